@@ -1,0 +1,2 @@
+//! The `tinylb` binary.
+fn main() {}
