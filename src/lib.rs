@@ -8,7 +8,7 @@
 //! and relays both bodies at once. A failure becomes one [`error::Error`], which one place turns
 //! into a status and a `Proxy-Status` field. Beside that path, never on it, one control thread
 //! resolves names ([`health`]), reloads the configuration ([`config`]), and answers operators
-//! ([`admin`]).
+//! ([`control`]).
 //!
 //! # The floors
 //!
@@ -32,6 +32,6 @@ pub mod proxy;
 
 pub mod server;
 
-pub mod admin;
+pub mod control;
 
 pub mod cli;
