@@ -1,1 +1,15 @@
-//! To come.
+//! What the wire says, without a socket or a clock: heads, body framing, and the rules of RFC 9110
+//! and RFC 9112 for a proxy.
+//!
+//! In the order of a request: [`head`] finds and parses, [`request`] interprets, [`path`] resolves
+//! what routes match on, [`rewrite`] renders what goes on, [`body`] finds payload and end,
+//! [`response`] interprets what comes back.
+
+pub mod body;
+pub mod buffer;
+pub mod connection;
+pub mod head;
+pub mod path;
+pub mod request;
+pub mod response;
+pub mod rewrite;

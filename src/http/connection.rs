@@ -1,0 +1,199 @@
+//! The fields that both kinds of message share: `Connection` (RFC 9110 7.6.1), `Content-Length`
+//! and `Transfer-Encoding` (RFC 9112 6).
+
+use super::body::{Framing, MAX_LENGTH};
+use super::head::{FieldId, Head, MAX_FIELDS, elements, trim};
+use crate::error::Error;
+
+/// The most options that `Connection` may name; each is compared with every field.
+const MAX_OPTIONS: usize = 32;
+
+/// What `Connection` says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The connection closes after this message.
+    pub close: bool,
+    /// An HTTP/1.0 peer would like it to stay.
+    pub keep_alive: bool,
+    /// The message asks for, or grants, another protocol.
+    pub upgrade: bool,
+    /// One bit for each field, in order, that is named and so stops here.
+    named: u128,
+}
+
+const _: () = assert!(MAX_FIELDS <= u128::BITS as usize);
+
+impl Options {
+    /// What the `Connection` fields of `head` say.
+    ///
+    /// # Errors
+    /// More than a sane number of options.
+    pub fn of(head: Head<'_>) -> Result<Self, Error> {
+        let mut options = Self::default();
+        let mut count = 0;
+        for option in head.values(FieldId::Connection).flat_map(elements) {
+            count += 1;
+            if count > MAX_OPTIONS {
+                return Err(Error::bad_request("more than 32 connection options"));
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                options.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"close") {
+                options.close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                options.upgrade = true;
+            } else {
+                options.name(head, option);
+            }
+        }
+        Ok(options)
+    }
+
+    fn name(&mut self, head: Head<'_>, option: &[u8]) {
+        for (index, (id, name, _)) in head.lines().enumerate() {
+            // Whoever names these wants the message to mean something else behind us.
+            let kept =
+                matches!(id, FieldId::Host | FieldId::ContentLength | FieldId::TransferEncoding);
+            if !kept && name.eq_ignore_ascii_case(option) {
+                self.named |= 1 << index;
+            }
+        }
+    }
+
+    /// Whether the field at `index` is named, and so stops here.
+    pub const fn names(&self, index: usize) -> bool {
+        self.named >> index & 1 == 1
+    }
+}
+
+/// Whether a field is the business of this connection alone, whatever `Connection` names (RFC 9110
+/// 7.6.1), or is rendered anew.
+pub const fn is_hop_by_hop(field: FieldId) -> bool {
+    matches!(
+        field,
+        FieldId::Connection
+            | FieldId::ContentLength
+            | FieldId::KeepAlive
+            | FieldId::ProxyConnection
+            | FieldId::Te
+            | FieldId::TransferEncoding
+            | FieldId::Upgrade
+    )
+}
+
+/// The body framing that the fields of a message announce; `None` where they announce nothing.
+///
+/// # Errors
+/// Both fields at once, any transfer coding but a single `chunked`, lengths that differ or are not
+/// plain decimal numbers: each has been read in two ways by two implementations.
+pub fn announced_framing(head: Head<'_>) -> Result<Option<Framing>, Error> {
+    let has = |id| head.values(id).next().is_some();
+    match (has(FieldId::TransferEncoding), has(FieldId::ContentLength)) {
+        (false, false) => Ok(None),
+        (true, true) => Err(Error::bad_request("Content-Length with Transfer-Encoding")),
+        (true, false) => transfer_encoding(head).map(Some),
+        (false, true) => content_length(head).map(|n| Some(Framing::of_length(n))),
+    }
+}
+
+fn transfer_encoding(head: Head<'_>) -> Result<Framing, Error> {
+    let mut values = head.values(FieldId::TransferEncoding);
+    match (values.next(), values.next()) {
+        (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        _ => Err(Error::bad_request("a transfer coding other than a single chunked")),
+    }
+}
+
+/// The value of the `Content-Length` fields, which must all say the same.
+///
+/// # Errors
+/// None, different ones, or one that is not a plain decimal number.
+pub fn content_length(head: Head<'_>) -> Result<u64, Error> {
+    let mut length = None;
+    for value in head.values(FieldId::ContentLength) {
+        let value = decimal(value).ok_or(Error::bad_request("malformed Content-Length"))?;
+        if length.replace(value).is_some_and(|other| other != value) {
+            return Err(Error::bad_request("differing Content-Lengths"));
+        }
+    }
+    length.ok_or(Error::bad_request("no Content-Length"))
+}
+
+/// A number of nothing but digits, at most [`MAX_LENGTH`].
+pub fn decimal(value: &[u8]) -> Option<u64> {
+    let value = trim(value);
+    if value.is_empty() {
+        return None;
+    }
+    value
+        .iter()
+        .try_fold(0u64, |n, byte| {
+            let digit = (*byte as char).to_digit(10)?;
+            n.checked_mul(10)?.checked_add(u64::from(digit))
+        })
+        .filter(|n| *n <= MAX_LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::parse_request;
+
+    fn with_head<T>(fields: &str, f: impl FnOnce(Head<'_>) -> T) -> T {
+        let bytes = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+        let mut parsed = Vec::new();
+        parse_request(bytes.as_bytes(), &mut parsed).unwrap();
+        f(Head::new(bytes.as_bytes(), &parsed))
+    }
+
+    #[test]
+    fn one_way_to_say_how_long_a_body_is() {
+        let framing = |fields| with_head(fields, announced_framing);
+        assert_eq!(framing(""), Ok(None));
+        assert_eq!(framing("Content-Length: 0\r\n"), Ok(Some(Framing::Empty)));
+        assert_eq!(framing("content-length:5 \r\n"), Ok(Some(Framing::Length(5))));
+        assert_eq!(
+            framing("Content-Length: 5\r\nContent-Length: 5\r\n"),
+            Ok(Some(Framing::Length(5)))
+        );
+        assert_eq!(framing("Transfer-Encoding: CHUNKED\r\n"), Ok(Some(Framing::Chunked)));
+        for refused in [
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: -5\r\n",
+            "Content-Length: 5,6\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 5 5\r\n",
+            "Content-Length: 9223372036854775808\r\n",
+            "Content-Length: 99999999999999999999999\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked,\r\n",
+            "Transfer-Encoding:\r\n",
+        ] {
+            assert!(framing(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn named_fields_stop_here_but_never_those_that_frame_or_address() {
+        let fields = "Host: a\r\nConnection: close, X-A , HOST\r\nx-a: 1\r\nB: 2\r\nX-A: 3\r\n\
+                      connection: content-length\r\nContent-Length: 1\r\n";
+        let options = with_head(fields, |head| Options::of(head).unwrap());
+        assert!(options.close && !options.keep_alive);
+        let named: Vec<usize> = (0..7).filter(|i| options.names(*i)).collect();
+        assert_eq!(named, [2, 4]);
+    }
+
+    #[test]
+    fn options_are_bounded() {
+        let many = format!("Connection: {}\r\n", "a,".repeat(MAX_OPTIONS + 1));
+        assert!(with_head(&many, |head| Options::of(head)).is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! What a response head means: how its body ends, and whether its connection can serve again (RFC
+//! 9112 6.3, 9.3).
+
+use std::time::Duration;
+
+use super::body::Framing;
+use super::connection::{Options, announced_framing, decimal};
+use super::head::{Field, FieldId, Head, StatusLine, Version, as_response_fault, elements};
+use super::request::Method;
+use crate::error::{Error, Kind};
+
+/// A response, understood.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// Its fields.
+    pub head: Head<'a>,
+    /// Its status, 100 to 999.
+    pub status: u16,
+    /// Its reason phrase.
+    pub reason: &'a [u8],
+    /// What `Connection` says.
+    pub options: Options,
+    /// How its body ends; [`Framing::Empty`] for a response that has none, whatever its fields say.
+    pub framing: Framing,
+    /// Whether its connection may serve another request once the body has ended.
+    pub is_persistent: bool,
+    /// The length in `Content-Length`, also where there is no body (HEAD, 304).
+    pub content_length: Option<u64>,
+}
+
+impl<'a> Response<'a> {
+    /// What `line` and `fields`, parsed from `bytes`, mean as the response to a `method`.
+    ///
+    /// # Errors
+    /// [`Kind::ResponseMalformed`] for whatever could be read in two ways.
+    pub fn interpret(
+        bytes: &'a [u8],
+        line: StatusLine,
+        fields: &'a [Field],
+        method: Method,
+    ) -> Result<Self, Error> {
+        let head = Head::new(bytes, fields);
+        let options = Options::of(head).map_err(as_response_fault)?;
+        let announced = announced_framing(head).map_err(as_response_fault)?;
+        if line.version == Version::Http10 && announced == Some(Framing::Chunked) {
+            return Err(Error::bad_response("Transfer-Encoding in HTTP/1.0"));
+        }
+        let bodiless = method == Method::Head || matches!(line.status, 100..=199 | 204 | 304);
+        let framing = match announced {
+            _ if bodiless => Framing::Empty,
+            Some(framing) => framing,
+            None => Framing::UntilClose,
+        };
+        let stays = match line.version {
+            Version::Http11 => !options.close,
+            Version::Http10 => options.keep_alive && !options.close,
+        };
+        Ok(Self {
+            head,
+            status: line.status,
+            reason: line.reason.slice(bytes),
+            options,
+            framing,
+            is_persistent: stays && framing != Framing::UntilClose,
+            content_length: match announced {
+                Some(Framing::Empty) => Some(0),
+                Some(Framing::Length(n)) => Some(n),
+                _ => None,
+            },
+        })
+    }
+
+    /// Whether more heads follow before the final one. 101 is final: HTTP ends with it.
+    pub const fn is_informational(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// How long the endpoint says that it keeps the idle connection (`Keep-Alive: timeout=5`).
+    pub fn keep_alive_timeout(&self) -> Option<Duration> {
+        let mut parameters = self.head.values(FieldId::KeepAlive).flat_map(elements);
+        parameters.find_map(|parameter| {
+            let (name, value) = parameter.split_at_checked("timeout=".len())?;
+            let seconds = name.eq_ignore_ascii_case(b"timeout=").then(|| decimal(value))??;
+            Some(Duration::from_secs(seconds))
+        })
+    }
+}
+
+/// The fault in a 101 that nobody asked for.
+pub const UNASKED_SWITCH: Error =
+    Error::new(Kind::UpgradeFailed, "the endpoint switched protocols unasked");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::parse_response;
+
+    fn interpret<T>(
+        method: Method,
+        head: &str,
+        f: impl FnOnce(Result<Response<'_>, Error>) -> T,
+    ) -> T {
+        let mut fields = Vec::new();
+        let line = parse_response(head.as_bytes(), &mut fields).unwrap();
+        f(Response::interpret(head.as_bytes(), line, &fields, method))
+    }
+
+    #[test]
+    fn how_a_body_ends() {
+        for (method, head, framing, persistent) in [
+            (Method::Get, "HTTP/1.1 200 OK\r\n\r\n", Framing::UntilClose, false),
+            (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Framing::Length(3), true),
+            (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Framing::Empty, true),
+            (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Framing::Empty, true),
+            (Method::Head, "HTTP/1.1 200 OK\r\n\r\n", Framing::Empty, true),
+            (Method::Get, "HTTP/1.1 204 No\r\n\r\n", Framing::Empty, true),
+            (Method::Get, "HTTP/1.1 304 No\r\nContent-Length: 3\r\n\r\n", Framing::Empty, true),
+            (
+                Method::Get,
+                "HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Framing::Chunked,
+                true,
+            ),
+            (
+                Method::Get,
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n",
+                Framing::Length(3),
+                false,
+            ),
+            (
+                Method::Get,
+                "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n",
+                Framing::Length(3),
+                false,
+            ),
+            (
+                Method::Get,
+                "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n",
+                Framing::Length(3),
+                true,
+            ),
+        ] {
+            interpret(method, head, |response| {
+                let response = response.unwrap();
+                assert_eq!(
+                    (response.framing, response.is_persistent),
+                    (framing, persistent),
+                    "{head}"
+                );
+            });
+        }
+    }
+
+    #[test]
+    fn ambiguous_responses_are_malformed() {
+        for fields in [
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 3\r\nContent-Length: 4\r\n",
+            "Transfer-Encoding: gzip\r\n",
+        ] {
+            interpret(Method::Get, &format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), |response| {
+                assert_eq!(response.unwrap_err().kind, Kind::ResponseMalformed, "{fields}");
+            });
+        }
+        interpret(
+            Method::Get,
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            |response| {
+                assert!(response.is_err());
+            },
+        );
+    }
+
+    #[test]
+    fn malformed_status_lines() {
+        for line in [
+            "HTTP/1.1 99 x",
+            "HTTP/1.1 099 x",
+            "HTTP/1.1 2000 x",
+            "HTTP/2.0 200 x",
+            "200 OK",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.1 200 O\0K",
+            "",
+        ] {
+            let head = format!("{line}\r\nA: b\r\n\r\n");
+            assert!(parse_response(head.as_bytes(), &mut Vec::new()).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_endpoint_says_how_long_it_waits() {
+        for (value, seconds) in [
+            ("timeout=5, max=3", Some(5)),
+            ("max=3,Timeout=2", Some(2)),
+            ("timeout=x", None),
+            ("", None),
+        ] {
+            interpret(
+                Method::Get,
+                &format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\n\r\n"),
+                |response| {
+                    assert_eq!(
+                        response.unwrap().keep_alive_timeout(),
+                        seconds.map(Duration::from_secs)
+                    );
+                },
+            );
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! What goes on: each head rendered anew for the next hop, in one pass over its fields.
+//!
+//! Fields that are this connection's business stop here (RFC 9110 7.6.1), ours are added behind
+//! those that stay, so that nothing a peer names in `Connection` can take them away again.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use super::body::Framing;
+use super::connection::is_hop_by_hop;
+use super::head::{FieldId, Head, Version};
+use super::path;
+use super::request::{Request, Target};
+use super::response::Response;
+
+/// What this hop tells the endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop<'a> {
+    /// The endpoint's base path.
+    pub base_path: &'a [u8],
+    /// The Host field for the endpoint.
+    pub host: &'a [u8],
+    /// The client's address.
+    pub client: IpAddr,
+    /// The same as text.
+    pub client_text: &'a str,
+    /// Whether the client's own forwarding fields are believed.
+    pub is_trusted: bool,
+    /// The name of this instance in `Via`.
+    pub pseudonym: &'a str,
+    /// The request's id.
+    pub request_id: &'a [u8],
+    /// Whether to add `Forwarded` (RFC 7239).
+    pub forwarded: bool,
+}
+
+/// Appends the head of `request`, as the endpoint gets it.
+pub fn request(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
+    out.extend_from_slice(request.token);
+    out.push(b' ');
+    match request.target {
+        Target::Path(path, query) => {
+            path::join(out, hop.base_path, path);
+            out.extend_from_slice(query);
+        }
+        Target::Asterisk => out.push(b'*'),
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    line(out, b"Host", hop.host);
+    for (index, (id, name, value)) in request.head.lines().enumerate() {
+        if passes_on(id, request, hop) && !request.options.names(index) {
+            line(out, name, value);
+        }
+    }
+    forwarding_fields(out, request, hop);
+    via(out, request.version, hop.pseudonym);
+    if let Some(left) = request.max_forwards {
+        decimal_line(out, b"Max-Forwards", left.saturating_sub(1));
+    }
+    match request.framing {
+        Framing::Length(n) => decimal_line(out, b"Content-Length", n),
+        Framing::Chunked => line(out, b"Transfer-Encoding", b"chunked"),
+        _ if request.has_content_length => decimal_line(out, b"Content-Length", 0),
+        _ => {}
+    }
+    match (request.upgrade, request.takes_trailers) {
+        (None, false) => {}
+        (None, true) => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
+        (Some(protocols), false) => {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+            line(out, b"Upgrade", protocols);
+        }
+        (Some(protocols), true) => {
+            out.extend_from_slice(b"Connection: Upgrade, TE\r\nTE: trailers\r\n");
+            line(out, b"Upgrade", protocols);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field of the client's goes on unchanged.
+fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
+    match id {
+        FieldId::Other => true,
+        FieldId::Host | FieldId::XForwardedFor | FieldId::Forwarded | FieldId::XRequestId => false,
+        FieldId::XForwardedHost | FieldId::XForwardedProto => hop.is_trusted,
+        FieldId::MaxForwards => request.max_forwards.is_none(),
+        // In HTTP/1.0 it means nothing (RFC 9110 10.1.1), and the client would not understand a 100.
+        FieldId::Expect => request.version == Version::Http11,
+        id => !is_hop_by_hop(id),
+    }
+}
+
+/// `X-Forwarded-*`, `X-Request-Id` and `Forwarded`: made from the connection, and only from a
+/// trusted proxy added to what came.
+fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
+    let believed = |id: FieldId| {
+        request.head.values(id).filter(move |value| hop.is_trusted && !value.is_empty())
+    };
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for value in believed(FieldId::XForwardedFor) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(hop.client_text.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    if believed(FieldId::XForwardedProto).next().is_none() {
+        line(out, b"X-Forwarded-Proto", b"http");
+    }
+    if believed(FieldId::XForwardedHost).next().is_none()
+        && let Some(authority) = request.authority
+    {
+        line(out, b"X-Forwarded-Host", authority);
+    }
+    line(out, b"X-Request-Id", hop.request_id);
+    if hop.forwarded {
+        out.extend_from_slice(b"Forwarded: ");
+        for value in believed(FieldId::Forwarded) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+        forwarded_element(out, request, hop);
+    }
+}
+
+/// One element of `Forwarded` (RFC 7239 4), and the line's end.
+fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
+    let quoted = match hop.client {
+        IpAddr::V4(_) => ("", ""),
+        IpAddr::V6(_) => ("\"[", "]\""),
+    };
+    out.extend_from_slice(b"for=");
+    out.extend_from_slice(quoted.0.as_bytes());
+    out.extend_from_slice(hop.client_text.as_bytes());
+    out.extend_from_slice(quoted.1.as_bytes());
+    if let Some(authority) = request.authority {
+        out.extend_from_slice(b";host=\"");
+        out.extend_from_slice(authority);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b";proto=http\r\n");
+}
+
+/// What becomes of the client's connection after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persistence {
+    /// It stays, which goes without saying.
+    Stays,
+    /// It stays, which an HTTP/1.0 client must be told.
+    StaysByWord,
+    /// It closes.
+    Closes,
+}
+
+/// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` is
+/// for a response that has none.
+pub fn response(
+    out: &mut Vec<u8>,
+    response: &Response<'_>,
+    framing: Framing,
+    persistence: Persistence,
+    pseudonym: &str,
+    date: &[u8],
+) {
+    status_line(out, response);
+    let has_date = fields(out, response);
+    if !has_date {
+        line(out, b"Date", date);
+    }
+    via(out, Version::Http11, pseudonym);
+    match (framing, response.content_length) {
+        (Framing::Length(n), _) => decimal_line(out, b"Content-Length", n),
+        (Framing::Chunked, _) => line(out, b"Transfer-Encoding", b"chunked"),
+        // Of a response to HEAD, and of a 304, it tells what GET would have got.
+        (Framing::Empty, Some(n)) if response.status != 204 => {
+            decimal_line(out, b"Content-Length", n);
+        }
+        _ => {}
+    }
+    match persistence {
+        Persistence::Stays => {}
+        Persistence::StaysByWord => line(out, b"Connection", b"keep-alive"),
+        Persistence::Closes => line(out, b"Connection", b"close"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an informational response (1xx), or the 101 that ends HTTP on the connection.
+pub fn informational(out: &mut Vec<u8>, response: &Response<'_>) {
+    status_line(out, response);
+    fields(out, response);
+    if response.status == 101 {
+        line(out, b"Connection", b"Upgrade");
+        for protocol in response.head.values(FieldId::Upgrade) {
+            line(out, b"Upgrade", protocol);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the fields of a trailer section that may go on, and the empty line.
+///
+/// What frames, routes or controls a message must not be in trailers (RFC 9110 6.5.1).
+pub fn trailers(out: &mut Vec<u8>, trailers: Head<'_>) {
+    for (id, name, value) in trailers.lines() {
+        if id == FieldId::Other {
+            line(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(out: &mut Vec<u8>, response: &Response<'_>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal(out, u64::from(response.status));
+    out.push(b' ');
+    out.extend_from_slice(response.reason);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that go on to the client; says whether a Date was among them.
+fn fields(out: &mut Vec<u8>, response: &Response<'_>) -> bool {
+    let mut has_date = false;
+    for (index, (id, name, value)) in response.head.lines().enumerate() {
+        if !is_hop_by_hop(id) && !response.options.names(index) {
+            has_date |= id == FieldId::Date;
+            line(out, name, value);
+        }
+    }
+    has_date
+}
+
+fn via(out: &mut Vec<u8>, received: Version, pseudonym: &str) {
+    out.extend_from_slice(match received {
+        Version::Http11 => b"Via: 1.1 ",
+        Version::Http10 => b"Via: 1.0 ",
+    });
+    out.extend_from_slice(pseudonym.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one field line.
+pub fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends one field line with a number.
+pub fn decimal_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    decimal(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn decimal(out: &mut Vec<u8>, value: u64) {
+    // Writing to a Vec can't fail.
+    let _ = write!(out, "{value}");
+}
+
+/// Appends the line that starts a chunk of `size` bytes (RFC 9112 7.1).
+pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
+    let _ = write!(out, "{size:x}\r\n");
+}
+
+/// How the body of `response` to `request` ends on the client's side.
+pub fn client_framing(request: &Request<'_>, response: &Response<'_>) -> Framing {
+    match response.framing {
+        // Only HTTP/1.1 clients know chunks.
+        Framing::Chunked | Framing::UntilClose if request.version == Version::Http11 => {
+            Framing::Chunked
+        }
+        Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
+        framing => framing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::{parse_request, parse_response};
+    use crate::http::request::Method;
+
+    const HOP: Hop<'static> = Hop {
+        base_path: b"/base/",
+        host: b"endpoint:1",
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        client_text: "127.0.0.1",
+        is_trusted: false,
+        pseudonym: "tinylb-x",
+        request_id: b"id",
+        forwarded: false,
+    };
+
+    fn rendered(head: &str, hop: &Hop<'_>) -> String {
+        let mut fields = Vec::new();
+        let parsed = parse_request(head.as_bytes(), &mut fields).unwrap();
+        let understood = Request::interpret(head.as_bytes(), parsed, &fields).unwrap();
+        let mut out = Vec::new();
+        request(&mut out, &understood, hop);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_request_for_the_next_hop() {
+        let head = "POST /a%20b?q=%2F HTTP/1.1\r\nHost: h\r\nA: 1\r\nConnection: x-named, keep-alive\r\n\
+                    Keep-Alive: 5\r\nX-Named: 1\r\nTE: trailers;q=1, trailers\r\nX-Forwarded-For: 6.6.6.6\r\n\
+                    X-Forwarded-Proto: https\r\nX-Request-Id: forged\r\nForwarded: for=6.6.6.6\r\n\
+                    Proxy-Connection: x\r\ncontent-length: 003\r\nA: 2\r\n\r\n";
+        assert_eq!(
+            rendered(head, &HOP),
+            "POST /base/a%20b?q=%2F HTTP/1.1\r\nHost: endpoint:1\r\nA: 1\r\nA: 2\r\n\
+             X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n\
+             X-Request-Id: id\r\nVia: 1.1 tinylb-x\r\nContent-Length: 3\r\n\
+             Connection: TE\r\nTE: trailers\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let hop = Hop { is_trusted: true, forwarded: true, ..HOP };
+        let head = "GET / HTTP/1.0\r\nHost: h\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: c\r\n\
+                    X-Forwarded-Proto: https\r\nForwarded: for=a\r\n\r\n";
+        assert_eq!(
+            rendered(head, &hop),
+            "GET /base/ HTTP/1.1\r\nHost: endpoint:1\r\nX-Forwarded-Proto: https\r\n\
+             X-Forwarded-For: a, b, c, 127.0.0.1\r\nX-Forwarded-Host: h\r\nX-Request-Id: id\r\n\
+             Forwarded: for=a, for=127.0.0.1;host=\"h\";proto=http\r\nVia: 1.0 tinylb-x\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_connection_names_cannot_take_ours_away() {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Forwarded-For, Via, Host, X-Request-Id\r\n\r\n";
+        let out = rendered(head, &HOP);
+        for field in ["Host: ", "X-Forwarded-For: 127.0.0.1\r\n", "Via: ", "X-Request-Id: id"] {
+            assert!(out.contains(field), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_response_for_the_client() {
+        let head = "HTTP/1.1 200 Fine\r\nServer: s\r\nConnection: x\r\nX: 1\r\nSet-Cookie: a\r\n\
+                    Set-Cookie: b\r\nKeep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut parsed = Vec::new();
+        let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
+        let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
+        let mut out = Vec::new();
+        response(&mut out, &understood, Framing::Chunked, Persistence::Closes, "me", b"now");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 Fine\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\
+             Via: 1.1 me\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        );
+    }
+}
