@@ -1,1 +1,6 @@
-//! To come.
+//! Sockets: listening, dialling, and how long to wait for them.
+
+pub mod deadline;
+pub mod descriptors;
+pub mod dial;
+pub mod listen;

@@ -1,0 +1,167 @@
+//! Listening sockets: one for each worker, bound as a group to one address.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
+use tokio::io::unix::AsyncFd;
+
+use crate::config::ListenAddress;
+
+/// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// When and how often the kernel asks a silent peer whether it is still there.
+pub const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+
+/// Binds `count` sockets to `address`, which the kernel spreads connections over.
+///
+/// With `SO_REUSEPORT` another process of the same user could bind the same address and nobody
+/// would be told, so a bind without it finds out first.
+///
+/// # Errors
+/// What the kernel says, [`io::ErrorKind::AddrInUse`] above all.
+pub fn bind(address: ListenAddress, count: usize) -> io::Result<Vec<Socket>> {
+    if address.port != 0 {
+        socket(address, false)?;
+    }
+    let mut sockets = vec![socket(address, true)?];
+    // The first one has chosen the port where the configuration leaves it open.
+    let port = local_address(sockets.first().ok_or(io::ErrorKind::InvalidInput)?)?.port();
+    for _ in 1..count {
+        sockets.push(socket(ListenAddress { port, ..address }, true)?);
+    }
+    for socket in &sockets {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(sockets)
+}
+
+/// The address that `socket` is bound to.
+///
+/// # Errors
+/// What the kernel says.
+pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+fn socket(address: ListenAddress, reuse_port: bool) -> io::Result<Socket> {
+    match address.ip {
+        Some(ip) => bound(SocketAddr::new(ip, address.port), reuse_port),
+        None => {
+            let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
+            match bound(any, reuse_port) {
+                // A kernel without IPv6.
+                Err(e)
+                    if e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
+                {
+                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port);
+                    bound(any, reuse_port)
+                }
+                result => result,
+            }
+        }
+    }
+}
+
+fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit these two, which spares two system calls a connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEPALIVE)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Makes `socket` deaf to new connections while those it has can still be accepted.
+///
+/// Closing a socket of a group resets what waits in its queue, and until then the kernel goes on
+/// filling it. A packet filter that drops SYNs ends that: whoever is dropped tries again a second
+/// later, and then finds another listener, or nobody.
+///
+/// # Errors
+/// What the kernel says; the socket listens as before then.
+pub fn stop_handshakes(socket: &Socket) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const TCP_FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_OR_ACK: u32 = 0x12;
+    socket.attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, TCP_FLAGS),
+        SockFilter::new(AND, 0, 0, SYN_OR_ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// A connection as the kernel gave it: not known to any runtime yet, so that any worker can take
+/// it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, non-blocking.
+    pub socket: OwnedFd,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+/// Takes the next connection from the queue.
+///
+/// # Errors
+/// What the kernel says; [`io::ErrorKind::WouldBlock`] when there is none.
+pub fn accept(socket: &Socket) -> io::Result<Accepted> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    // A client that came by IPv4 to a socket of both families is an IPv4 client.
+    Ok(Accepted { socket: accepted, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) })
+}
+
+/// A listening socket known to this thread's runtime.
+pub type Listening = AsyncFd<Socket>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    const ANY_PORT: ListenAddress =
+        ListenAddress { ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 0 };
+
+    #[test]
+    fn a_group_shares_a_port_that_a_second_group_cannot_have() {
+        let group = bind(ANY_PORT, 3).unwrap();
+        let port = local_address(&group[0]).unwrap().port();
+        assert!(group.iter().all(|s| local_address(s).unwrap().port() == port));
+        let again = bind(ListenAddress { port, ..ANY_PORT }, 1).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+        let both_families = bind(ListenAddress { ip: None, port }, 1).unwrap_err();
+        assert_eq!(both_families.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_deaf_socket_still_gives_what_was_in_its_queue() {
+        let group = bind(ANY_PORT, 1).unwrap();
+        let address = local_address(&group[0]).unwrap();
+        let _queued = TcpStream::connect(address).unwrap();
+        stop_handshakes(&group[0]).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(accept(&group[0]).unwrap().peer.ip().is_loopback());
+        assert_eq!(accept(&group[0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}
