@@ -1,1 +1,67 @@
-//! To come.
+//! Where requests can go: upstreams, their endpoints, who is picked, and the connections kept.
+
+pub mod backoff;
+pub mod balance;
+pub mod endpoint;
+pub mod pool;
+
+use crate::config::{self, EndpointTimeouts, HostMode};
+use crate::stats::UpstreamStats;
+use balance::Balancer;
+use endpoint::Endpoint;
+
+/// A named set of endpoints that can answer the same requests. Immutable; a change makes a new one.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in routes, logs and metrics.
+    pub name: String,
+    /// Its policy's name in logs and metrics.
+    pub policy: config::Policy,
+    /// The Host field that endpoints get.
+    pub host: HostMode,
+    /// Whether `Forwarded` is sent.
+    pub forwarded: bool,
+    /// How long endpoints may take.
+    pub timeouts: EndpointTimeouts,
+    /// The endpoints, one for each address in use of each configured one.
+    pub endpoints: Vec<Endpoint>,
+    /// Its counters, one set a worker.
+    pub stats: std::sync::Arc<[UpstreamStats]>,
+    balancer: Balancer,
+}
+
+/// Endpoints that a request has been tried on, by index.
+pub type Tried = Vec<usize>;
+
+impl Upstream {
+    /// The upstream `config` over `endpoints`.
+    pub fn new(
+        config: &config::Upstream,
+        endpoints: Vec<Endpoint>,
+        stats: std::sync::Arc<[UpstreamStats]>,
+    ) -> Self {
+        Self {
+            name: config.name.clone(),
+            policy: config.policy,
+            host: config.host,
+            forwarded: config.forwarded,
+            timeouts: config.timeouts,
+            balancer: Balancer::new(config.policy, &endpoints),
+            endpoints,
+            stats,
+        }
+    }
+
+    /// Picks an endpoint that is not among `tried`: one that is not left alone after a failed
+    /// connection, or where there is none, any that has an address.
+    pub fn pick(&self, tried: &Tried) -> Option<(usize, &Endpoint)> {
+        let fresh = |index: usize, endpoint: &Endpoint| {
+            endpoint.is_usable() && (tried.is_empty() || !tried.contains(&index))
+        };
+        let index = self
+            .balancer
+            .pick(&self.endpoints, |i, e| fresh(i, e) && !e.state.backoff.is_waiting())
+            .or_else(|| self.balancer.pick(&self.endpoints, fresh))?;
+        self.endpoints.get(index).map(|endpoint| (index, endpoint))
+    }
+}
