@@ -1,1 +1,3 @@
-//! To come.
+//! Who is where: the names of endpoints, resolved off the workers.
+
+pub mod resolve;

@@ -64,6 +64,13 @@ impl Buffer {
         self.start = (self.start + n).min(self.end);
     }
 
+    /// Makes room for `capacity` bytes in all, keeping what is there.
+    pub fn grow(&mut self, capacity: usize) {
+        let mut larger = Self::with_capacity(capacity);
+        larger.append(self.filled());
+        *self = larger;
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use super::buffer::Buffer;
 use crate::error::{Error, Kind};
 
 /// The largest head in bytes. Larger than any browser's cookies, small enough to hold for every
@@ -148,28 +149,30 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// How many leading bytes of `bytes` are empty lines to be dropped before a request line.
+    /// Like [`scan`](Self::scan) for a request head at the front of `buffer`, from which empty
+    /// lines before it are dropped first (RFC 9112 2.2).
     ///
     /// # Errors
-    /// [`Kind::BadRequest`] when there are too many, or when what follows can't be a method.
-    pub fn leading_lines(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let mut rest = bytes;
-        while let Some(after) = rest.strip_prefix(b"\r\n") {
-            self.skipped += 1;
-            if self.skipped > MAX_LEADING_LINES {
-                return Err(Error::bad_request("too many empty lines before the request line"));
+    /// Also [`Kind::BadRequest`] when there are too many of these, or when what follows can't be a
+    /// method, so that other protocols are turned away at their first byte.
+    pub fn scan_request(&mut self, buffer: &mut Buffer) -> Result<Option<usize>, Error> {
+        if self.scanned == 0 {
+            while buffer.filled().starts_with(b"\r\n") {
+                self.skipped += 1;
+                if self.skipped > MAX_LEADING_LINES {
+                    return Err(Error::bad_request("too many empty lines before a request"));
+                }
+                buffer.consume(2);
             }
-            rest = after;
-        }
-        match rest {
-            [] | [b'\r'] => {}
-            [b'\r', ..] => return Err(Error::bad_request("bare CR")),
-            [first, ..] if !is_token_byte(*first) => {
-                return Err(Error::bad_request("malformed request line"));
+            match buffer.filled() {
+                [] | [b'\r'] => return Ok(None),
+                [first, ..] if !is_token_byte(*first) => {
+                    return Err(Error::bad_request("malformed request line"));
+                }
+                _ => {}
             }
-            _ => {}
         }
-        Ok(bytes.len() - rest.len())
+        self.scan(buffer.filled())
     }
 
     /// The length of the head at the front of `bytes`, which hold all that has arrived of it so
@@ -386,6 +389,28 @@ mod tests {
             for at in 0..head.len() {
                 assert_eq!(scan_split(head, at).unwrap_err().kind, Kind::BadRequest);
             }
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_dropped_wherever_the_reads_split() {
+        let scan = |wire: &[u8], at: usize| {
+            let mut scanner = Scanner::default();
+            let mut buffer = Buffer::with_capacity(100);
+            buffer.append(&wire[..at]);
+            match scanner.scan_request(&mut buffer)? {
+                Some(n) => Ok(Some(n)),
+                None => {
+                    buffer.append(&wire[at..]);
+                    scanner.scan_request(&mut buffer)
+                }
+            }
+        };
+        for at in 0..20 {
+            assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", at), Ok(Some(18)), "{at}");
+            assert!(scan(b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n", at).is_err());
+            assert!(scan(b"\rGET / HTTP/1.1\r\n\r\n", at).is_err());
+            assert!(scan(b"\x16\x03\x01 not http at all.", at).is_err());
         }
     }
 

@@ -123,7 +123,11 @@ impl<'a> Request<'a> {
                 .values(FieldId::Te)
                 .flat_map(elements)
                 .any(|e| e.eq_ignore_ascii_case(b"trailers")),
-            upgrade: upgrade(head, options, line.version),
+            // A request with a body could switch only behind its end; nobody sends one.
+            upgrade: match announced {
+                None | Some(Framing::Empty) => upgrade(head, options, line.version),
+                _ => None,
+            },
             max_forwards: match method {
                 Method::Options => max_forwards(head)?,
                 _ => None,
@@ -137,6 +141,11 @@ impl<'a> Request<'a> {
             Version::Http11 => !self.options.close,
             Version::Http10 => self.options.keep_alive && !self.options.close,
         }
+    }
+
+    /// Whether the client waits for a 100 before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.version == Version::Http11 && self.head.values(FieldId::Expect).next().is_some()
     }
 
     /// The host that it asks, without its port.

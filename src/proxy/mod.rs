@@ -1,1 +1,3 @@
-//! To come.
+//! The life of a request.
+
+pub mod snapshot;

@@ -105,6 +105,15 @@ impl Endpoint {
     }
 }
 
+/// The same place with the same share, and the same state.
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+            && self.weight == other.weight
+            && self.addresses == other.addresses
+    }
+}
+
 /// A request in flight.
 #[derive(Debug)]
 pub struct InFlight<'a>(&'a State);

@@ -5,7 +5,9 @@ pub mod balance;
 pub mod endpoint;
 pub mod pool;
 
-use crate::config::{self, EndpointTimeouts, HostMode};
+use std::sync::Arc;
+
+use crate::config;
 use crate::stats::UpstreamStats;
 use balance::Balancer;
 use endpoint::Endpoint;
@@ -13,20 +15,12 @@ use endpoint::Endpoint;
 /// A named set of endpoints that can answer the same requests. Immutable; a change makes a new one.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name in routes, logs and metrics.
-    pub name: String,
-    /// Its policy's name in logs and metrics.
-    pub policy: config::Policy,
-    /// The Host field that endpoints get.
-    pub host: HostMode,
-    /// Whether `Forwarded` is sent.
-    pub forwarded: bool,
-    /// How long endpoints may take.
-    pub timeouts: EndpointTimeouts,
+    /// What the operator asked for.
+    pub config: config::Upstream,
     /// The endpoints, one for each address in use of each configured one.
     pub endpoints: Vec<Endpoint>,
     /// Its counters, one set a worker.
-    pub stats: std::sync::Arc<[UpstreamStats]>,
+    pub stats: Arc<[UpstreamStats]>,
     balancer: Balancer,
 }
 
@@ -36,20 +30,12 @@ pub type Tried = Vec<usize>;
 impl Upstream {
     /// The upstream `config` over `endpoints`.
     pub fn new(
-        config: &config::Upstream,
+        config: config::Upstream,
         endpoints: Vec<Endpoint>,
-        stats: std::sync::Arc<[UpstreamStats]>,
+        stats: Arc<[UpstreamStats]>,
     ) -> Self {
-        Self {
-            name: config.name.clone(),
-            policy: config.policy,
-            host: config.host,
-            forwarded: config.forwarded,
-            timeouts: config.timeouts,
-            balancer: Balancer::new(config.policy, &endpoints),
-            endpoints,
-            stats,
-        }
+        let balancer = Balancer::new(config.policy, &endpoints);
+        Self { config, endpoints, stats, balancer }
     }
 
     /// Picks an endpoint that is not among `tried`: one that is not left alone after a failed

@@ -1,0 +1,255 @@
+//! Snapshots: the routes and upstreams in force at one time, immutable and swapped whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::{self, Config, HostPattern};
+use crate::health::resolve::{Names, resolve};
+use crate::http::path;
+use crate::stats::UpstreamStats;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::{Endpoint, State};
+
+/// Weights are multiplied by a common multiple of the numbers of addresses that share them, up to
+/// this; beyond it shares are rounded.
+const MAX_WEIGHT_SCALE: usize = 10_080;
+
+/// The routes and upstreams in force.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Where requests can go.
+    pub upstreams: Vec<Arc<Upstream>>,
+    routes: Vec<Route>,
+    exact: HashMap<String, Vec<usize>>,
+    /// Longest first.
+    suffixes: Vec<(String, Vec<usize>)>,
+    any: Vec<usize>,
+    /// The number that the next endpoint gets.
+    next_id: u64,
+}
+
+/// A route in force.
+#[derive(Debug)]
+pub struct Route {
+    /// Host pattern and path, as in logs.
+    pub label: String,
+    /// Index into [`Snapshot::upstreams`].
+    pub upstream: usize,
+    path: String,
+}
+
+impl Snapshot {
+    /// What `config` means as `names` are. Endpoints that `previous` had keep their state, and
+    /// upstreams that have not changed stay the same objects.
+    pub fn build(config: &Config, names: &Names, previous: &Self, workers: usize) -> Self {
+        let mut snapshot = Self { next_id: previous.next_id, ..Self::default() };
+        for upstream in &config.upstreams {
+            let built = snapshot.build_upstream(upstream, names, previous, workers);
+            snapshot.upstreams.push(built);
+        }
+        for route in &config.routes {
+            snapshot.add_route(route);
+        }
+        snapshot.sort_routes();
+        snapshot
+    }
+
+    fn build_upstream(
+        &mut self,
+        config: &config::Upstream,
+        names: &Names,
+        previous: &Self,
+        workers: usize,
+    ) -> Arc<Upstream> {
+        let before = previous.upstreams.iter().find(|u| u.config.name == config.name);
+        let resolved: Vec<_> = config.endpoints.iter().map(|e| (e, resolve(e, names))).collect();
+        let scale = resolved.iter().map(|(_, r)| r.len()).fold(1, lcm_up_to_limit);
+        let mut endpoints = Vec::new();
+        for (endpoint, addresses) in resolved {
+            for one in addresses {
+                let label = match one.addresses.first() {
+                    Some(address) if one.of > 1 => format!("{}#{}", endpoint.url, address.ip()),
+                    _ => endpoint.url.to_string(),
+                };
+                let known =
+                    before.and_then(|u| u.endpoints.iter().find(|e| e.state.label == label));
+                let state = known.map_or_else(
+                    || self.new_state(&config.name, label, workers),
+                    |endpoint| Arc::clone(&endpoint.state),
+                );
+                let weight = endpoint.weight * u32::try_from(scale / one.of).unwrap_or(1).max(1);
+                endpoints.push(Endpoint::new(&endpoint.url, weight, one.addresses, state));
+            }
+        }
+        match before {
+            Some(before) if before.config == *config && before.endpoints == endpoints => {
+                Arc::clone(before)
+            }
+            _ => {
+                let new = || std::iter::repeat_with(UpstreamStats::default).take(workers).collect();
+                let stats = before.map_or_else(new, |before| Arc::clone(&before.stats));
+                Arc::new(Upstream::new(config.clone(), endpoints, stats))
+            }
+        }
+    }
+
+    fn new_state(&mut self, upstream: &str, label: String, workers: usize) -> Arc<State> {
+        self.next_id += 1;
+        Arc::new(State::new(self.next_id, upstream.into(), label, workers))
+    }
+
+    fn add_route(&mut self, route: &config::Route) {
+        let index = self.routes.len();
+        match &route.host {
+            None => self.any.push(index),
+            Some(HostPattern::Exact(host)) => {
+                self.exact.entry(host.clone()).or_default().push(index);
+            }
+            Some(HostPattern::Suffix(suffix)) => {
+                match self.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+                    Some((_, routes)) => routes.push(index),
+                    None => self.suffixes.push((suffix.clone(), vec![index])),
+                }
+            }
+        }
+        let (label, path) = (route.to_string(), route.path.clone());
+        self.routes.push(Route { label, upstream: route.upstream, path });
+    }
+
+    /// Longest path first, and longest suffix first, so that the first match is the best.
+    fn sort_routes(&mut self) {
+        let length = |index: &usize| {
+            std::cmp::Reverse(
+                self.routes.get(*index).map_or(0, |r| r.path.trim_end_matches('/').len()),
+            )
+        };
+        self.any.sort_by_key(length);
+        self.exact.values_mut().for_each(|routes| routes.sort_by_key(length));
+        self.suffixes.iter_mut().for_each(|(_, routes)| routes.sort_by_key(length));
+        self.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+    }
+
+    /// The route for `path` (resolved) on `host` (without a port): the one with the most specific
+    /// host, and of these the longest path.
+    pub fn route(&self, host: &[u8], path: &[u8]) -> Option<&Route> {
+        let first = |routes: &[usize]| {
+            let mut routes = routes.iter().filter_map(|index| self.routes.get(*index));
+            routes.find(|route| path::is_below(path, route.path.as_bytes()))
+        };
+        if self.exact.is_empty() && self.suffixes.is_empty() {
+            return first(&self.any);
+        }
+        let host =
+            String::from_utf8_lossy(host.strip_suffix(b".").unwrap_or(host)).to_ascii_lowercase();
+        let exact = self.exact.get(&host).and_then(|routes| first(routes));
+        let suffixes = || {
+            let matching = self
+                .suffixes
+                .iter()
+                .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
+            matching.into_iter().find_map(|(_, routes)| first(routes))
+        };
+        exact.or_else(suffixes).or_else(|| first(&self.any))
+    }
+}
+
+fn lcm_up_to_limit(a: usize, b: usize) -> usize {
+    let gcd = |mut a: usize, mut b: usize| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let lcm = a / gcd(a, b).max(1) * b;
+    if lcm > MAX_WEIGHT_SCALE { MAX_WEIGHT_SCALE } else { lcm }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Drain, EndpointHost, EndpointUrl, Log};
+
+    fn config(routes: &[(Option<HostPattern>, &str)], hosts: &[EndpointHost]) -> Config {
+        let endpoint = |host: &EndpointHost| config::Endpoint {
+            url: EndpointUrl { host: host.clone(), port: 80, base_path: String::new() },
+            weight: 1,
+        };
+        Config {
+            workers: None,
+            admin: None,
+            log: Log::default(),
+            drain: Drain::default(),
+            listeners: vec![],
+            routes: routes
+                .iter()
+                .map(|(host, path)| config::Route {
+                    host: host.clone(),
+                    path: (*path).into(),
+                    upstream: 0,
+                })
+                .collect(),
+            upstreams: vec![config::Upstream::new("u", hosts.iter().map(endpoint).collect())],
+        }
+    }
+
+    #[test]
+    fn the_most_specific_host_then_the_longest_path() {
+        let exact = |h: &str| Some(HostPattern::Exact(h.into()));
+        let suffix = |h: &str| Some(HostPattern::Suffix(h.into()));
+        let routes = [
+            (None, "/"),
+            (None, "/v1/"),
+            (exact("api.example.com"), "/v1"),
+            (exact("api.example.com"), "/v1/users/"),
+            (suffix(".example.com"), "/"),
+            (suffix(".api.example.com"), "/v1"),
+        ];
+        let snapshot =
+            Snapshot::build(&config(&routes, &[]), &Names::new(), &Snapshot::default(), 1);
+        for (host, path, label) in [
+            ("other", "/", "/"),
+            ("other", "/v1", "/v1/"),
+            ("other", "/v1/x", "/v1/"),
+            ("API.example.com", "/v1/x", "api.example.com/v1"),
+            ("api.example.com.", "/v1/users", "api.example.com/v1/users/"),
+            ("api.example.com", "/v1/usersX", "api.example.com/v1"),
+            ("api.example.com", "/v2", "*.example.com/"),
+            ("www.example.com", "/v1", "*.example.com/"),
+            ("x.api.example.com", "/v1/x", "*.api.example.com/v1"),
+            ("example.com", "/v2", "/"),
+            ("badexample.com", "/v2", "/"),
+            ("", "/", "/"),
+        ] {
+            let route = snapshot.route(host.as_bytes(), path.as_bytes()).unwrap();
+            assert_eq!(route.label, label, "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn state_survives_and_what_has_not_changed_stays_the_same_object() {
+        let app = EndpointHost::Name("app".into());
+        let ip = EndpointHost::Ip([10, 0, 0, 9].into());
+        let config = config(&[(None, "/")], &[app, ip]);
+        let names = |ips: &[[u8; 4]]| {
+            Names::from([("app".to_owned(), ips.iter().map(|ip| (*ip).into()).collect())])
+        };
+        let one = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &Snapshot::default(), 1);
+        let same = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &one, 1);
+        assert!(Arc::ptr_eq(&one.upstreams[0], &same.upstreams[0]));
+        let two = Snapshot::build(&config, &names(&[[10, 0, 0, 2], [10, 0, 0, 1]]), &same, 1);
+        let endpoints = &two.upstreams[0].endpoints;
+        let shares: Vec<_> = endpoints.iter().map(|e| (e.state.label.as_str(), e.weight)).collect();
+        assert_eq!(
+            shares,
+            [
+                ("http://app:80#10.0.0.1", 1),
+                ("http://app:80#10.0.0.2", 1),
+                ("http://10.0.0.9:80", 2)
+            ]
+        );
+        assert!(Arc::ptr_eq(&endpoints[2].state, &one.upstreams[0].endpoints[1].state));
+        let gone = Snapshot::build(&config, &Names::new(), &two, 1);
+        assert!(!gone.upstreams[0].endpoints[0].is_usable());
+        assert_eq!(gone.upstreams[0].endpoints.len(), 2);
+    }
+}
