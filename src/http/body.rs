@@ -102,6 +102,11 @@ impl Decoder {
         self.state == State::End
     }
 
+    /// Whether the end of the stream is the end of the body.
+    pub fn ends_with_stream(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
     /// How much payload is still to come at the most, as far as is known.
     pub fn at_most(&self) -> u64 {
         match self.state {

@@ -152,20 +152,20 @@ pub enum Persistence {
     Closes,
 }
 
-/// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` is
-/// for a response that has none.
+/// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` makes
+/// one for a response that has none.
 pub fn response(
     out: &mut Vec<u8>,
     response: &Response<'_>,
     framing: Framing,
     persistence: Persistence,
     pseudonym: &str,
-    date: &[u8],
+    date: impl FnOnce() -> String,
 ) {
     status_line(out, response);
     let has_date = fields(out, response);
     if !has_date {
-        line(out, b"Date", date);
+        line(out, b"Date", date().as_bytes());
     }
     via(out, Version::Http11, pseudonym);
     match (framing, response.content_length) {
@@ -349,7 +349,9 @@ mod tests {
         let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
         let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
         let mut out = Vec::new();
-        response(&mut out, &understood, Framing::Chunked, Persistence::Closes, "me", b"now");
+        response(&mut out, &understood, Framing::Chunked, Persistence::Closes, "me", || {
+            "now".into()
+        });
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 200 Fine\r\nServer: s\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nDate: now\r\n\

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::config::ListenAddress;
 
@@ -118,11 +119,40 @@ pub struct Accepted {
     pub peer: SocketAddr,
 }
 
-/// Takes the next connection from the queue.
+/// A listening socket known to this thread's runtime.
 ///
-/// # Errors
-/// What the kernel says; [`io::ErrorKind::WouldBlock`] when there is none.
-pub fn accept(socket: &Socket) -> io::Result<Accepted> {
+/// The runtime's own listener would register each connection that it accepts here, and its general
+/// wrapper of descriptors is unsafe to use; its stream type can wait for any TCP socket.
+#[derive(Debug)]
+pub struct Listening(TcpStream);
+
+impl Listening {
+    /// Makes `socket` known to the runtime of this thread.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        TcpStream::from_std(socket.into()).map(Self)
+    }
+
+    /// Waits until there may be connections to accept.
+    ///
+    /// # Errors
+    /// A runtime that is ending.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
+    /// Takes the next connection from the queue.
+    ///
+    /// # Errors
+    /// What the kernel says; [`io::ErrorKind::WouldBlock`] when there is none.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        self.0.try_io(Interest::READABLE, || accept(&self.0))
+    }
+}
+
+fn accept(socket: impl AsFd) -> io::Result<Accepted> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
@@ -131,13 +161,9 @@ pub fn accept(socket: &Socket) -> io::Result<Accepted> {
     Ok(Accepted { socket: accepted, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) })
 }
 
-/// A listening socket known to this thread's runtime.
-pub type Listening = AsyncFd<Socket>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpStream;
 
     const ANY_PORT: ListenAddress =
         ListenAddress { ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 0 };
@@ -157,9 +183,9 @@ mod tests {
     fn a_deaf_socket_still_gives_what_was_in_its_queue() {
         let group = bind(ANY_PORT, 1).unwrap();
         let address = local_address(&group[0]).unwrap();
-        let _queued = TcpStream::connect(address).unwrap();
+        let _queued = std::net::TcpStream::connect(address).unwrap();
         stop_handshakes(&group[0]).unwrap();
-        let late = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(accept(&group[0]).unwrap().peer.ip().is_loopback());
         assert_eq!(accept(&group[0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);

@@ -1,1 +1,167 @@
-//! To come.
+//! Cores: one thread each, with a runtime, listening sockets and connections of its own.
+//!
+//! [`worker`] runs one, [`accept`] shares out the connections among them.
+
+pub mod accept;
+pub mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+
+use socket2::Socket;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config;
+use crate::net::listen::stop_handshakes;
+use crate::proxy::snapshot::Snapshot;
+use crate::proxy::worker::Shared;
+use accept::Handed;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this connection, which another worker accepted.
+    Serve(Handed),
+    /// Use this snapshot for requests to come.
+    Replace(Arc<Snapshot>),
+    /// Connections end with their next response.
+    Drain,
+    /// Accept what still waits, then close the listening sockets.
+    Close,
+    /// End at once.
+    Stop,
+}
+
+/// A listener, bound: a socket for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// What the operator asked for.
+    pub config: config::Listener,
+    /// One for each worker.
+    pub sockets: Vec<Socket>,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Workers {
+    /// What they share.
+    pub shared: Arc<Shared>,
+    commands: Vec<UnboundedSender<Command>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Every listening socket, to be told apart from the workers' own ends only by its descriptor.
+    sockets: Vec<Socket>,
+    /// Listening sockets that are open, over all workers.
+    listening: Arc<AtomicUsize>,
+}
+
+/// What one worker starts with.
+pub struct Start {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) log: (config::AccessLog, SyncSender<Vec<u8>>),
+    pub(crate) listeners: Vec<(config::Listener, Socket, Arc<Semaphore>)>,
+    pub(crate) commands: UnboundedReceiver<Command>,
+    pub(crate) workers: Vec<UnboundedSender<Command>>,
+    pub(crate) listening: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    /// Starts `count` workers on the sockets of `bound`.
+    ///
+    /// # Errors
+    /// A thread or a runtime that cannot be made.
+    pub fn start(
+        count: usize,
+        mut bound: Vec<Bound>,
+        snapshot: &Arc<Snapshot>,
+        log: &(config::AccessLog, SyncSender<Vec<u8>>),
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(count));
+        let listening = Arc::new(AtomicUsize::new(count * bound.len()));
+        let (commands, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| unbounded_channel()).unzip();
+        // One limit for each listener, over all workers.
+        let limits: Vec<_> = bound
+            .iter()
+            .map(|b| Arc::new(Semaphore::new(b.config.max_connections.min(Semaphore::MAX_PERMITS))))
+            .collect();
+        let mut threads = Vec::new();
+        let mut sockets = Vec::new();
+        for (index, receiver) in receivers.into_iter().enumerate() {
+            let mut listeners = Vec::new();
+            for (bound, limit) in bound.iter_mut().zip(&limits) {
+                let socket = bound.sockets.pop().ok_or(io::ErrorKind::InvalidInput)?;
+                sockets.push(socket.try_clone()?);
+                listeners.push((bound.config.clone(), socket, Arc::clone(limit)));
+            }
+            let start = Start {
+                index,
+                shared: Arc::clone(&shared),
+                snapshot: Arc::clone(snapshot),
+                log: log.clone(),
+                listeners,
+                commands: receiver,
+                workers: commands.clone(),
+                listening: Arc::clone(&listening),
+            };
+            threads.push(worker::spawn(start)?);
+        }
+        Ok(Self { shared, commands, threads, sockets, listening })
+    }
+
+    /// Puts `snapshot` in force on all workers.
+    pub fn replace(&self, snapshot: &Arc<Snapshot>) {
+        self.tell(|| Command::Replace(Arc::clone(snapshot)));
+    }
+
+    /// Has every connection end with its next response.
+    pub fn drain(&self) {
+        self.tell(|| Command::Drain);
+    }
+
+    /// Has the kernel take no new connections; those that it has can still be accepted.
+    pub fn refuse_connections(&self) {
+        for socket in &self.sockets {
+            if let Err(error) = stop_handshakes(socket) {
+                tracing::debug!(%error, "no packet filter; connections made meanwhile are reset");
+            }
+        }
+    }
+
+    /// Has the workers accept what still waits, and close their listening sockets then.
+    pub fn close_listeners(&mut self) {
+        self.sockets.clear();
+        self.tell(|| Command::Close);
+    }
+
+    /// Connections that are open, over all workers.
+    pub fn connections(&self) -> usize {
+        self.shared.stats.iter().map(|stats| stats.connections.load(Relaxed)).sum()
+    }
+
+    /// Whether every listening socket is closed and every connection over.
+    pub fn are_idle(&self) -> bool {
+        self.listening.load(Relaxed) == 0 && self.connections() == 0
+    }
+
+    /// Ends all workers, and what they still serve with them.
+    pub fn stop(self) {
+        self.tell(|| Command::Stop);
+        for thread in self.threads {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+
+    fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.commands {
+            // A worker that is gone has nothing left to do.
+            let _ = worker.send(command());
+        }
+    }
+}

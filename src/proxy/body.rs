@@ -1,0 +1,227 @@
+//! Payload on its way from one connection to another: a [`Source`] that finds it, a [`Sink`] that
+//! frames it, and [`relay`] between them, which is the same in both directions.
+
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::worker::{LARGE, SMALL, Worker};
+use crate::error::Error;
+use crate::http::body::{Decoder, Framing, Step};
+use crate::http::buffer::Buffer;
+use crate::http::head::{Head, parse_trailers};
+use crate::http::rewrite;
+use crate::net::deadline::Deadline;
+
+/// Payload up to this size is copied behind what waits to be written, so that a small body leaves
+/// in one write with its head; larger payload is written from where it was read.
+const COPIED: usize = 8 * 1024;
+
+/// What ended a transfer early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The peer closed or reset the connection.
+    Closed,
+    /// The peer did not do its part in time.
+    TimedOut,
+    /// The peer's bytes are wrong, or too many.
+    Refused(Error),
+}
+
+/// Which side a transfer failed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// Where the body comes from.
+    Source(Fault),
+    /// Where it goes to.
+    Sink(Fault),
+}
+
+/// How long each side of a transfer may take for one step; no limit where `None`.
+pub(super) struct Waits<'d> {
+    pub deadline: &'d mut Deadline,
+    pub read: Option<Duration>,
+    pub write: Duration,
+}
+
+/// Waits for `future`, as long as `limit` allows.
+async fn within<T>(
+    deadline: &mut Deadline,
+    limit: Option<Duration>,
+    future: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, Fault> {
+    let done = match limit {
+        Some(limit) => deadline.within(limit, future).await.map_err(|_| Fault::TimedOut)?,
+        None => future.await,
+    };
+    done.map_err(|_| Fault::Closed)
+}
+
+/// A body as it arrives.
+#[derive(Debug)]
+pub(super) struct Source<'a, 'b> {
+    pub io: &'b mut ReadHalf<'a>,
+    pub buffer: Buffer,
+    pub decoder: Decoder,
+}
+
+impl Source<'_, '_> {
+    /// Reads what there is; false at the end of the stream. The buffer grows with a stream that
+    /// fills it.
+    pub(super) async fn fill(
+        &mut self,
+        worker: &Worker,
+        waits: &mut Waits<'_>,
+    ) -> Result<bool, Fault> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = worker.buffers.small();
+        }
+        let room = self.buffer.spare().len();
+        let read = self.io.read(self.buffer.spare());
+        let n = within(waits.deadline, waits.read, read).await?;
+        self.buffer.fill(n);
+        if n == room && self.buffer.capacity() < LARGE && self.decoder.at_most() > SMALL as u64 {
+            worker.buffers.enlarge(&mut self.buffer);
+        }
+        Ok(n > 0)
+    }
+}
+
+/// A message as it leaves.
+pub(super) struct Sink<'a, 'b> {
+    pub io: &'b mut WriteHalf<'a>,
+    /// What is to be written next: a head, framing, small payload.
+    pub output: &'b mut Vec<u8>,
+    pub framing: Framing,
+    /// Whether anything has been written.
+    pub begun: &'b Cell<bool>,
+}
+
+impl Sink<'_, '_> {
+    /// Sends `payload`, sooner or later.
+    pub(super) async fn data(
+        &mut self,
+        payload: &[u8],
+        waits: &mut Waits<'_>,
+    ) -> Result<(), Fault> {
+        let end: &[u8] = match self.framing {
+            Framing::Chunked => {
+                rewrite::chunk_size(self.output, payload.len());
+                b"\r\n"
+            }
+            _ => b"",
+        };
+        if payload.len() <= COPIED && self.output.len() <= COPIED {
+            self.output.extend_from_slice(payload);
+            self.output.extend_from_slice(end);
+            return Ok(());
+        }
+        self.write_all(waits, payload, end).await
+    }
+
+    /// Ends the body, with these trailers where it is chunked.
+    fn end(&mut self, trailers: Option<Head<'_>>) {
+        if self.framing == Framing::Chunked {
+            self.output.extend_from_slice(b"0\r\n");
+            rewrite::trailers(self.output, trailers.unwrap_or(Head::new(b"", &[])));
+        }
+    }
+
+    /// Writes what waits.
+    pub(super) async fn flush(&mut self, waits: &mut Waits<'_>) -> Result<(), Fault> {
+        if !self.output.is_empty() {
+            self.write_all(waits, b"", b"").await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, `payload` and `end`, each step in its time.
+    async fn write_all(
+        &mut self,
+        waits: &mut Waits<'_>,
+        payload: &[u8],
+        end: &[u8],
+    ) -> Result<(), Fault> {
+        let Self { io, output, begun, .. } = self;
+        let mut slices = [output, payload, end].map(IoSlice::new);
+        let mut rest = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        while let Some(first) = rest.first() {
+            // A plain write tells the runtime when the socket is full without a second call.
+            let is_last = rest.iter().skip(1).all(|part| part.is_empty());
+            let write = async {
+                if is_last { io.write(first).await } else { io.write_vectored(rest).await }
+            };
+            let n = within(waits.deadline, Some(waits.write), write).await?;
+            if n == 0 {
+                return Err(Fault::Closed);
+            }
+            begun.set(true);
+            IoSlice::advance_slices(&mut rest, n);
+        }
+        output.clear();
+        Ok(())
+    }
+}
+
+/// Moves the whole body from `source` to `sink`, and what waits in the sink before it.
+///
+/// Nothing waits to be written while there is nothing to read, and nothing is read while it can't
+/// be written: what one side does not take, the other is not asked for.
+pub(super) async fn relay(
+    worker: &Worker,
+    source: &mut Source<'_, '_>,
+    sink: &mut Sink<'_, '_>,
+    waits: &mut Waits<'_>,
+    forward_trailers: bool,
+    mut passed: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Broken> {
+    let refused = |error| Broken::Source(Fault::Refused(error));
+    loop {
+        match source.decoder.decode(&mut source.buffer).map_err(refused)? {
+            Step::Data { payload, consume } => {
+                let data = source.buffer.filled().get(..payload).unwrap_or_default();
+                passed(data).map_err(refused)?;
+                sink.data(data, waits).await.map_err(Broken::Sink)?;
+                source.buffer.consume(consume);
+            }
+            Step::More => {
+                sink.flush(waits).await.map_err(Broken::Sink)?;
+                if !source.fill(worker, waits).await.map_err(Broken::Source)? {
+                    if source.decoder.ends_with_stream() {
+                        source.decoder = Decoder::new(Framing::Empty);
+                        sink.end(None);
+                        return sink.flush(waits).await.map_err(Broken::Sink);
+                    }
+                    return Err(Broken::Source(Fault::Closed));
+                }
+            }
+            Step::End { trailers } => {
+                end(source, sink, trailers, forward_trailers).map_err(refused)?;
+                return sink.flush(waits).await.map_err(Broken::Sink);
+            }
+        }
+    }
+}
+
+/// Ends the sink's body with what the trailer section of the source's says.
+fn end(
+    source: &mut Source<'_, '_>,
+    sink: &mut Sink<'_, '_>,
+    trailers: usize,
+    forward: bool,
+) -> Result<(), Error> {
+    let section = source.buffer.filled().get(..trailers).unwrap_or_default();
+    if section.is_empty() {
+        sink.end(None);
+    } else {
+        let mut fields = Vec::new();
+        parse_trailers(section, &mut fields)?;
+        sink.end(forward.then(|| Head::new(section, &fields)));
+        source.buffer.consume(trailers);
+    }
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! One request and its answer: read, understood, routed, forwarded or answered here, and told of.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use super::access_log::Record;
+use super::body::{Sink, Source, Waits};
+use super::connection::{Client, Next};
+use super::forward::{ClientSide, Forward, Sending, TOO_LARGE};
+use super::reply::{self, Shape};
+use super::snapshot::{Route, Snapshot};
+use super::worker::{Listener, Scratch, Worker};
+use crate::error::{Error, Fault as Blame, Kind};
+use crate::http::body::{Decoder, Framing};
+use crate::http::buffer::Buffer;
+use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
+use crate::http::path;
+use crate::http::request::{Method, Request, Target};
+use crate::net::deadline::Elapsed;
+use crate::upstream::Upstream;
+
+/// Serves the requests that have arrived, until there is nothing left to read or the connection is
+/// over.
+pub(super) async fn serve(client: &mut Client) -> Next {
+    let mut scratch = client.worker.buffers.scratch();
+    loop {
+        let next = match read_head(client, &mut scratch.input).await {
+            Ok(Some(length)) => Box::pin(one(client, &mut scratch, length)).await,
+            Ok(None) => Next::Close,
+            Err(error) => refuse_unread(client, &mut scratch, error).await,
+        };
+        if next != Next::Idle || scratch.input.is_empty() {
+            client.worker.buffers.recycle(scratch);
+            return next;
+        }
+    }
+}
+
+/// Reads until a whole head is at the front of `input`, and returns its length; `None` where the
+/// client has ended or abandoned the connection between requests or in mid-head.
+async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Option<usize>, Error> {
+    let Client { listener, stream, deadline, .. } = client;
+    let mut scanner = Scanner::default();
+    let mut due = None;
+    loop {
+        if let Some(length) = scanner.scan_request(input)? {
+            return Ok(Some(length));
+        }
+        if input.spare().is_empty() {
+            input.grow(MAX_HEAD);
+        }
+        let limit =
+            || Some(*due.get_or_insert_with(|| Instant::now() + listener.config.timeouts.head));
+        match deadline.due(limit, stream.read(input.spare())).await {
+            Ok(Ok(n)) if n > 0 => input.fill(n),
+            Ok(_) => return Ok(None),
+            Err(Elapsed) if input.is_empty() => return Ok(None),
+            Err(Elapsed) => {
+                return Err(Error::new(Kind::RequestTimeout, "the head did not end in time"));
+            }
+        }
+    }
+}
+
+/// What is known of an exchange as it goes on. Both directions write here at once, so it is cells.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The endpoint that was asked last, by index in its upstream.
+    pub endpoint: Cell<Option<usize>>,
+    /// How often the request was sent.
+    pub attempts: Cell<u32>,
+    /// How far the sending of the request is.
+    pub sending: Cell<Sending>,
+    /// How long the endpoint took to answer.
+    pub upstream_duration: Cell<Option<Duration>>,
+    /// The final status; 0 while none is decided.
+    pub status: Cell<u16>,
+    /// Whether any of the final response has been written.
+    pub begun: Cell<bool>,
+    /// Whether the client knows the end of the response only by the connection's.
+    pub ends_by_close: Cell<bool>,
+    /// Payload from the client, and to it.
+    pub bytes: (Cell<u64>, Cell<u64>),
+    /// The `Proxy-Status` of a response that was refused.
+    pub upstream_status: RefCell<Vec<u8>>,
+}
+
+/// Where a request goes.
+type Found<'s> = (&'s Route, &'s Upstream);
+
+/// Why a request is answered here.
+enum Here {
+    /// It failed.
+    Failed(Error),
+    /// It may go no further (OPTIONS with `Max-Forwards: 0`).
+    Options,
+}
+
+impl From<Error> for Here {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Sees the request whose head is the first `length` bytes of the input through to its end.
+async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next {
+    let started = Instant::now();
+    let worker = Rc::clone(&client.worker);
+    let snapshot = worker.snapshot();
+    let progress = Progress::default();
+    let Scratch { input, fields, drafts } = scratch;
+    let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
+    let parsed = parse_request(head, fields);
+    let request = match parsed.and_then(|line| Request::interpret(head, line, fields)) {
+        Ok(request) => request,
+        Err(error) => return refuse_unread(client, scratch, error).await,
+    };
+    let is_trusted = client.listener.trusts(client.peer.ip());
+    let request_id = RequestId::of(&request, is_trusted);
+    let found = find(&worker, &client.listener, &snapshot, &request);
+
+    // The head stays where it is until the end; the body has a buffer of its own.
+    let has_body = request.framing != Framing::Empty;
+    let mut buffer = Buffer::default();
+    if has_body {
+        buffer = worker.buffers.at_least(rest.len());
+        buffer.append(rest);
+    }
+    let Client { listener, stream, peer, deadline, .. } = client;
+    let (mut reader, mut writer) = stream.split();
+    let decoder = Decoder::new(request.framing);
+    let mut side = ClientSide {
+        source: Source { io: &mut reader, buffer, decoder },
+        writer: &mut writer,
+        deadline,
+    };
+    let result = match &found {
+        Ok((_, upstream)) => {
+            let forward = Forward {
+                worker: &worker,
+                listener,
+                peer: peer.ip(),
+                peer_text: &peer.ip().to_string(),
+                is_trusted,
+                request: &request,
+                request_id: request_id.as_bytes(),
+                upstream,
+                progress: &progress,
+                started,
+                early: if has_body { b"" } else { rest },
+            };
+            forward.run(&mut side, drafts).await.map_err(Here::Failed)
+        }
+        Err(Here::Failed(error)) => Err(Here::Failed(*error)),
+        Err(Here::Options) => Err(Here::Options),
+    };
+    let (next, error) = match result {
+        Ok(next) => (next, None),
+        Err(Here::Failed(error)) if error.kind == Kind::ClientClosed => {
+            progress.status.set(error.kind.status());
+            (Next::Close, Some(error.kind))
+        }
+        // What has begun cannot be taken back; it must not look whole.
+        Err(Here::Failed(error)) if progress.begun.get() => {
+            let cut = if progress.ends_by_close.get() { Next::Reset } else { Next::Close };
+            (cut, Some(error.kind))
+        }
+        Err(here) => {
+            let write = listener.config.timeouts.body;
+            let answer = Answer { worker: &worker, request: &request, id: request_id.as_bytes() };
+            answer.send(here, &progress, &mut side, &mut drafts.to_client, write).await
+        }
+    };
+    let record = Record {
+        client: peer.ip(),
+        method: Some(request.token),
+        host: request.authority,
+        path: Some(request.path()),
+        status: progress.status.get(),
+        bytes: (progress.bytes.0.get(), progress.bytes.1.get()),
+        duration: started.elapsed(),
+        upstream_duration: progress.upstream_duration.get(),
+        route: None,
+        upstream: None,
+        endpoint: None,
+        attempts: progress.attempts.get(),
+        error,
+        request_id: Some(request_id.as_bytes()),
+    };
+    tell(&worker, record, found.ok(), progress.endpoint.get());
+
+    // What is left is the start of the next request.
+    let buffer = side.source.buffer;
+    if has_body {
+        input.clear();
+        if input.capacity() < buffer.len() {
+            input.grow(buffer.len());
+        }
+        input.append(buffer.filled());
+        worker.buffers.put(buffer);
+    } else {
+        input.consume(length);
+    }
+    next
+}
+
+/// Where the request goes, unless it is to be answered here.
+fn find<'s>(
+    worker: &Worker,
+    listener: &Listener,
+    snapshot: &'s Snapshot,
+    request: &Request<'_>,
+) -> Result<Found<'s>, Here> {
+    if request.has_passed(&worker.shared.pseudonym) {
+        let detail = "the request has passed through here before";
+        return Err(Error::new(Kind::LoopDetected, detail).into());
+    }
+    if let (Framing::Length(length), Some(limit)) = (request.framing, listener.config.max_body)
+        && length > limit
+    {
+        return Err(TOO_LARGE.into());
+    }
+    if request.max_forwards == Some(0) {
+        return Err(Here::Options);
+    }
+    let path = match request.target {
+        Target::Path(path, _) => path::resolve(path)?,
+        Target::Asterisk => Cow::Borrowed(&b"/"[..]),
+    };
+    let route = snapshot.route(request.host(), &path);
+    let found = route.and_then(|route| Some((route, &**snapshot.upstreams.get(route.upstream)?)));
+    found.ok_or(Error::new(Kind::NoRoute, "no route for this host and path").into())
+}
+
+/// An answer of ours to a request that was understood.
+struct Answer<'a> {
+    worker: &'a Worker,
+    request: &'a Request<'a>,
+    id: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Sends the answer; returns what becomes of the connection, and the error for the log.
+    async fn send(
+        &self,
+        here: Here,
+        progress: &Progress,
+        client: &mut ClientSide<'_, '_>,
+        output: &mut Vec<u8>,
+        write: Duration,
+    ) -> (Next, Option<Kind>) {
+        let error = match here {
+            Here::Failed(error) => Some(error),
+            Here::Options => None,
+        };
+        let next = self.next(error, client.source.decoder.is_over());
+        let shape = Shape {
+            has_body: self.request.method != Method::Head,
+            connection: match (next, self.request.version) {
+                (Next::Idle, Version::Http11) => None,
+                (Next::Idle, Version::Http10) => Some("keep-alive"),
+                _ => Some("close"),
+            },
+        };
+        output.clear();
+        match error {
+            Some(error) => {
+                let before = progress.upstream_status.borrow();
+                reply::error(output, self.worker, error, &before, Some(self.id), shape);
+            }
+            None => reply::options(output, self.worker, shape),
+        }
+        progress.status.set(error.map_or(200, |error| error.kind.status()));
+        let begun = &progress.begun;
+        let mut sink = Sink { io: client.writer, output, framing: Framing::Empty, begun };
+        let mut waits = Waits { deadline: client.deadline, read: None, write };
+        let written = sink.flush(&mut waits).await;
+        (if written.is_ok() { next } else { Next::Close }, error.map(|error| error.kind))
+    }
+
+    /// What becomes of the connection: it stays unless the request was at fault, its body is still
+    /// on its way, or either side wants an end.
+    fn next(&self, error: Option<Error>, body_is_over: bool) -> Next {
+        let is_fault = error.is_some_and(|error| {
+            error.kind.fault() == Blame::Client
+                && !matches!(error.kind, Kind::NoRoute | Kind::LoopDetected)
+        });
+        if is_fault || !body_is_over || self.worker.draining.get().is_some() {
+            Next::Linger
+        } else if self.request.is_persistent() {
+            Next::Idle
+        } else {
+            Next::Close
+        }
+    }
+}
+
+/// Answers a request of which not even the head could be understood.
+async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error) -> Next {
+    let Client { worker, listener, stream, peer, deadline, .. } = client;
+    let output = &mut scratch.drafts.to_client;
+    output.clear();
+    let shape = Shape { has_body: true, connection: Some("close") };
+    reply::error(output, worker, error, b"", None, shape);
+    let begun = &Cell::new(false);
+    let mut sink = Sink { io: &mut stream.split().1, output, framing: Framing::Empty, begun };
+    let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
+    let written = sink.flush(&mut waits).await;
+    let record = Record {
+        client: peer.ip(),
+        method: None,
+        host: None,
+        path: None,
+        status: error.kind.status(),
+        bytes: (0, 0),
+        duration: Duration::ZERO,
+        upstream_duration: None,
+        route: None,
+        upstream: None,
+        endpoint: None,
+        attempts: 0,
+        error: Some(error.kind),
+        request_id: None,
+    };
+    tell(worker, record, None, None);
+    if written.is_ok() { Next::Linger } else { Next::Close }
+}
+
+/// Counts the request, and logs it.
+fn tell(worker: &Worker, record: Record<'_>, found: Option<Found<'_>>, endpoint: Option<usize>) {
+    let stats = worker.stats();
+    stats.received_bytes.add(record.bytes.0);
+    stats.sent_bytes.add(record.bytes.1);
+    let upstream = found.map(|(_, upstream)| upstream);
+    let endpoint = upstream.zip(endpoint).and_then(|(u, index)| u.endpoints.get(index));
+    let counted = upstream.and_then(|upstream| upstream.stats.get(worker.index));
+    if let Some(counted) = counted {
+        counted.duration.observe(record.duration);
+    }
+    match (endpoint.and_then(|e| e.state.stats.get(worker.index)), counted) {
+        (Some(endpoint), _) => endpoint.codes.count(record.status),
+        (None, Some(upstream)) => upstream.codes.count(record.status),
+        (None, None) => stats.codes.count(record.status),
+    }
+    if worker.log.is_on() {
+        let record = Record {
+            route: found.map(|(route, _)| route.label.as_str()),
+            upstream: upstream.map(|u| (u.config.name.as_str(), u.config.policy.name())),
+            endpoint: endpoint.map(|endpoint| endpoint.state.label.as_str()),
+            ..record
+        };
+        worker.log.write(&record, stats);
+    }
+}
+
+/// The id of a request: a trusted proxy's, or one made here.
+enum RequestId<'a> {
+    Given(&'a [u8]),
+    Made([u8; 32]),
+}
+
+impl<'a> RequestId<'a> {
+    fn of(request: &Request<'a>, is_trusted: bool) -> Self {
+        let mut given = request.head.values(FieldId::XRequestId);
+        match given.next() {
+            Some(id) if is_trusted && !id.is_empty() => Self::Given(id),
+            _ => Self::made(),
+        }
+    }
+
+    /// 128 random bits in hexadecimal.
+    fn made() -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut random = fastrand::u128(..);
+        Self::Made(std::array::from_fn(|_| {
+            let digit = DIGITS.get((random & 0xf) as usize).copied().unwrap_or(b'0');
+            random >>= 4;
+            digit
+        }))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Given(id) => id,
+            Self::Made(id) => id,
+        }
+    }
+}

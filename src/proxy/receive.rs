@@ -1,0 +1,249 @@
+//! The endpoint's half of an exchange: the response, received and passed on as it comes.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Instant;
+
+use super::body::{Broken, Fault, Sink, Source, Waits, relay};
+use super::forward::{Forward, Sending};
+use crate::error::{Error, Kind};
+use crate::http::body::{Decoder, Framing};
+use crate::http::buffer::Buffer;
+use crate::http::head::{
+    Field, FieldId, Head, MAX_HEAD, Scanner, Version, as_response_fault, parse_response,
+};
+use crate::http::response::{Response, UNASKED_SWITCH};
+use crate::http::rewrite::{self, Persistence};
+use crate::net::deadline::{Deadline, Elapsed};
+
+/// Informational responses that are forwarded before the final one; more is an endpoint in a loop.
+const MAX_INFORMATIONAL: u32 = 64;
+
+/// A kept connection is given up at four fifths of the time that the endpoint says it waits, so
+/// that no request crosses its FIN.
+const KEEP_ALIVE_MARGIN: f64 = 0.8;
+
+/// Where a response comes from, and where it goes to.
+pub(super) struct Passage<'a, 'b, 'c> {
+    pub from_endpoint: &'b mut ReadHalf<'c>,
+    pub writer: &'b mut WriteHalf<'a>,
+    /// What goes to the client next.
+    pub output: &'b mut Vec<u8>,
+    pub deadline: &'b mut Deadline,
+}
+
+/// A response that has been passed on to its end.
+pub(super) enum Received {
+    /// The exchange is over.
+    Whole {
+        /// What the client was told of its connection.
+        persistence: Persistence,
+        /// For how long the connection to the endpoint may be kept, if at all.
+        keep: Option<Duration>,
+    },
+    /// HTTP is over: a 101, and what came behind it.
+    Switched(Buffer),
+}
+
+/// How the body of a response is passed on.
+struct Plan {
+    from: Framing,
+    to: Framing,
+    persistence: Persistence,
+    keep: Option<Duration>,
+}
+
+impl Forward<'_> {
+    /// Receives the response, the informational ones before it included, and passes it on.
+    ///
+    /// # Errors
+    /// The endpoint's faults, and a client that takes no more.
+    pub(super) async fn receive(
+        &self,
+        mut via: Passage<'_, '_, '_>,
+        fields: &mut Vec<Field>,
+    ) -> Result<Received, Error> {
+        let asked = Instant::now();
+        let mut buffer = self.worker.buffers.small();
+        for informational in 0..=MAX_INFORMATIONAL {
+            let length = self.receive_head(&mut via, &mut buffer, informational == 0).await?;
+            let head = buffer.filled().get(..length).unwrap_or_default();
+            let line = parse_response(head, fields)?;
+            let response = Response::interpret(head, line, fields, self.request.method)
+                .and_then(|response| self.check_switch(response))
+                .inspect_err(|_| self.keep_proxy_status(Head::new(head, fields)))?;
+            via.output.clear();
+            if !response.is_informational() {
+                self.progress.status.set(response.status);
+                self.progress.upstream_duration.set(Some(asked.elapsed()));
+            }
+            if response.status >= 200 {
+                let plan = self.begin(&response, informational == 0, via.output);
+                buffer.consume(length);
+                return self.pass_body(plan, buffer, via).await;
+            }
+            self.pass_informational(&response, &mut via).await?;
+            let is_switch = response.status == 101;
+            buffer.consume(length);
+            if is_switch {
+                return Ok(Received::Switched(buffer));
+            }
+        }
+        Err(Error::bad_response("more than 64 informational responses"))
+    }
+
+    /// Reads until a whole head is at the front of `buffer`, and returns its length.
+    async fn receive_head(
+        &self,
+        via: &mut Passage<'_, '_, '_>,
+        buffer: &mut Buffer,
+        is_first: bool,
+    ) -> Result<usize, Error> {
+        let mut scanner = Scanner::default();
+        let mut due = None;
+        loop {
+            if let Some(length) = scanner.scan(buffer.filled()).map_err(as_response_fault)? {
+                return Ok(length);
+            }
+            if buffer.spare().is_empty() {
+                buffer.grow(MAX_HEAD);
+            }
+            let owed = || {
+                let is_owed = self.progress.sending.get() != Sending::Underway;
+                let timeout = self.upstream.config.timeouts.response;
+                is_owed.then(|| *due.get_or_insert_with(|| Instant::now() + timeout))
+            };
+            match via.deadline.due(owed, via.from_endpoint.read(buffer.spare())).await {
+                Ok(Ok(n)) if n > 0 => buffer.fill(n),
+                Ok(_) if is_first && buffer.is_empty() => {
+                    let detail = "the endpoint closed the connection without a response";
+                    return Err(Error::new(Kind::ConnectionTerminated, detail));
+                }
+                Ok(_) => return Err(INCOMPLETE),
+                Err(Elapsed) => {
+                    let detail = "the response did not begin in time";
+                    return Err(Error::new(Kind::ResponseTimeout, detail));
+                }
+            }
+        }
+    }
+
+    /// Another protocol only for a client that has asked for one.
+    fn check_switch<'r>(&self, response: Response<'r>) -> Result<Response<'r>, Error> {
+        match (response.status, self.request.upgrade) {
+            (101, None) => Err(UNASKED_SWITCH),
+            _ => Ok(response),
+        }
+    }
+
+    /// Keeps what the endpoint says in `Proxy-Status`, for ours to be appended to (RFC 9209 2).
+    fn keep_proxy_status(&self, head: Head<'_>) {
+        let mut kept = self.progress.upstream_status.borrow_mut();
+        for value in head.values(FieldId::ProxyStatus) {
+            if !kept.is_empty() {
+                kept.extend_from_slice(b", ");
+            }
+            kept.extend_from_slice(value);
+        }
+    }
+
+    /// Passes on a 1xx at once.
+    async fn pass_informational(
+        &self,
+        response: &Response<'_>,
+        via: &mut Passage<'_, '_, '_>,
+    ) -> Result<(), Error> {
+        // HTTP/1.0 knows none of them (RFC 9110 15.2).
+        if self.request.version == Version::Http10 {
+            return Ok(());
+        }
+        rewrite::informational(via.output, response);
+        // The final response is still to come, and may still be one of ours.
+        let begun = match response.status {
+            101 => &self.progress.begun,
+            _ => &Cell::new(false),
+        };
+        let mut sink = Sink { io: via.writer, output: via.output, framing: Framing::Empty, begun };
+        let write = self.listener.config.timeouts.body;
+        let mut waits = Waits { deadline: via.deadline, read: None, write };
+        sink.flush(&mut waits).await.map_err(|_| Error::CLIENT_CLOSED)
+    }
+
+    /// Renders the head of the final response.
+    fn begin(&self, response: &Response<'_>, is_first: bool, output: &mut Vec<u8>) -> Plan {
+        let Self { worker, progress, request, .. } = self;
+        // A final response instead of 100: the client may send the body or not (RFC 9110 10.1.1),
+        // so the connection can't go on.
+        let is_refusal = is_first
+            && request.expects_continue()
+            && progress.sending.get() == Sending::Underway
+            && progress.bytes.0.get() == 0;
+        let to = rewrite::client_framing(request, response);
+        let stays = request.is_persistent()
+            && to != Framing::UntilClose
+            && !is_refusal
+            && worker.draining.get().is_none();
+        let persistence = match (stays, request.version) {
+            (false, _) => Persistence::Closes,
+            (true, Version::Http11) => Persistence::Stays,
+            (true, Version::Http10) => Persistence::StaysByWord,
+        };
+        progress.ends_by_close.set(to == Framing::UntilClose);
+        let pseudonym = &worker.shared.pseudonym;
+        rewrite::response(output, response, to, persistence, pseudonym, || worker.date());
+        let keep = response.is_persistent.then(|| {
+            let idle = self.upstream.config.timeouts.idle;
+            let told = response.keep_alive_timeout();
+            told.map_or(idle, |told| told.mul_f64(KEEP_ALIVE_MARGIN).min(idle))
+        });
+        Plan { from: response.framing, to, persistence, keep }
+    }
+
+    /// Passes on the body, and the head that waits before it.
+    async fn pass_body(
+        &self,
+        plan: Plan,
+        buffer: Buffer,
+        via: Passage<'_, '_, '_>,
+    ) -> Result<Received, Error> {
+        let Self { worker, progress, request, .. } = self;
+        let Passage { from_endpoint, writer, output, deadline, .. } = via;
+        let decoder = Decoder::new(plan.from);
+        let mut source = Source { io: from_endpoint, buffer, decoder };
+        let mut sink = Sink { io: writer, output, framing: plan.to, begun: &progress.begun };
+        // A body with a length is owed; a stream without an end in sight may be quiet.
+        let read = match plan.from {
+            Framing::Length(_) => Some(self.upstream.config.timeouts.body),
+            _ => None,
+        };
+        let mut waits = Waits { deadline, read, write: self.listener.config.timeouts.body };
+        let sent = &progress.bytes.1;
+        let passing = |payload: &[u8]| {
+            sent.set(sent.get() + payload.len() as u64);
+            Ok(())
+        };
+        relay(worker, &mut source, &mut sink, &mut waits, request.takes_trailers, passing)
+            .await
+            .map_err(|broken| match broken {
+                Broken::Source(fault) => endpoint_fault(fault),
+                Broken::Sink(_) => Error::CLIENT_CLOSED,
+            })?;
+        // What comes behind the end belongs to no request of ours.
+        let keep = plan.keep.filter(|_| source.buffer.is_empty());
+        worker.buffers.put(source.buffer);
+        Ok(Received::Whole { persistence: plan.persistence, keep })
+    }
+}
+
+const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");
+
+fn endpoint_fault(fault: Fault) -> Error {
+    match fault {
+        Fault::Closed => INCOMPLETE,
+        Fault::TimedOut => Error::new(Kind::ResponseTimeout, "the response did not go on in time"),
+        Fault::Refused(error) => as_response_fault(error),
+    }
+}

@@ -1,0 +1,237 @@
+//! What one worker owns: nothing in it is locked, because nobody else touches it.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, SystemTime};
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::access_log::AccessLog;
+use super::snapshot::Snapshot;
+use crate::config;
+use crate::http::buffer::Buffer;
+use crate::http::head::Field;
+use crate::stats::WorkerStats;
+use crate::upstream::pool::Pool;
+
+/// The size of a buffer at first: most heads, and most bodies, fit in one read.
+pub const SMALL: usize = 16 * 1024;
+
+/// The size of a buffer once a read has filled a small one: large bodies cost half as much in
+/// 256 KiB reads as in 16 KiB ones.
+pub const LARGE: usize = 256 * 1024;
+
+/// Buffers kept for reuse, of each size. What more connections need at once is allocated.
+const KEPT_SMALL: usize = 128;
+const KEPT_LARGE: usize = 8;
+
+/// How long a connection that was idle when the drain began is left for one more request: long
+/// enough for one that is on its way, so that it is not lost.
+pub const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The name of this instance in `Via`: unique, so that chained balancers are no loop.
+    pub pseudonym: String,
+    /// The workers' counters.
+    pub stats: Vec<WorkerStats>,
+}
+
+impl Shared {
+    /// For so many workers, under a pseudonym of its own.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            pseudonym: format!("tinylb-{:016x}", fastrand::u64(..)),
+            stats: std::iter::repeat_with(WorkerStats::default).take(workers).collect(),
+        }
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which of them.
+    pub index: usize,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// Idle connections to endpoints.
+    pub pool: RefCell<Pool>,
+    /// Buffers for reuse.
+    pub buffers: Buffers,
+    /// Its part of the access log.
+    pub log: AccessLog,
+    /// Since when the process is ending.
+    pub draining: Cell<Option<Instant>>,
+    #[expect(clippy::redundant_allocation, reason = "requests count references without an atomic")]
+    snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    connections: RefCell<Slab<Waker>>,
+    date: RefCell<(u64, String)>,
+}
+
+impl Worker {
+    /// The worker `index`.
+    pub fn new(index: usize, shared: Arc<Shared>, snapshot: Arc<Snapshot>, log: AccessLog) -> Self {
+        Self {
+            index,
+            shared,
+            pool: RefCell::default(),
+            buffers: Buffers::default(),
+            log,
+            draining: Cell::new(None),
+            snapshot: RefCell::new(Rc::new(snapshot)),
+            connections: RefCell::default(),
+            date: RefCell::default(),
+        }
+    }
+
+    /// What is in force; a request keeps what was when it began. The count of references is this
+    /// worker's own, so taking one touches no memory of another core.
+    pub fn snapshot(&self) -> Rc<Arc<Snapshot>> {
+        Rc::clone(&self.snapshot.borrow())
+    }
+
+    /// Puts `snapshot` in force for requests to come.
+    pub fn replace_snapshot(&self, snapshot: Arc<Snapshot>) {
+        let endpoints = snapshot.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+        let ids: Vec<u64> = endpoints.map(|endpoint| endpoint.state.id).collect();
+        self.pool.borrow_mut().keep_only(|id| ids.contains(&id));
+        self.snapshot.replace(Rc::new(snapshot));
+    }
+
+    /// Its counters.
+    pub fn stats(&self) -> &WorkerStats {
+        // There is one for each worker; an index out of range would be a wrong count, not a crash.
+        static NONE: std::sync::LazyLock<WorkerStats> =
+            std::sync::LazyLock::new(WorkerStats::default);
+        self.shared.stats.get(self.index).unwrap_or(&NONE)
+    }
+
+    /// Makes every connection notice that the process is ending.
+    pub fn drain(&self) {
+        self.draining.set(Some(Instant::now()));
+        self.connections.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+    }
+
+    /// Has [`drain`](Self::drain) wake the task of `waker`, until [`forget`](Self::forget).
+    pub fn remember(&self, waker: Waker) -> usize {
+        self.connections.borrow_mut().insert(waker)
+    }
+
+    /// The task is over.
+    pub fn forget(&self, key: usize) {
+        let _ = self.connections.borrow_mut().try_remove(key);
+    }
+
+    /// The time as a Date field has it (RFC 9110 5.6.7), made anew once a second.
+    pub fn date(&self) -> String {
+        let now = SystemTime::now();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.0 != seconds {
+            *date = (seconds, httpdate::fmt_http_date(now));
+        }
+        date.1.clone()
+    }
+}
+
+/// A listener as its connections see it.
+#[derive(Debug)]
+pub struct Listener {
+    /// What the operator asked for.
+    pub config: config::Listener,
+}
+
+impl Listener {
+    /// Whether `peer` is a proxy whose forwarding fields are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.config.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// What one exchange needs to work with; idle connections have none.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// What the client sent.
+    pub input: Buffer,
+    /// The fields of the request.
+    pub fields: Vec<Field>,
+    /// What is made of it.
+    pub drafts: Drafts,
+}
+
+/// Room for what is made of a request and its response.
+#[derive(Debug, Default)]
+pub struct Drafts {
+    /// What goes to the endpoint next.
+    pub to_endpoint: Vec<u8>,
+    /// What goes to the client next.
+    pub to_client: Vec<u8>,
+    /// The fields of the response.
+    pub fields: Vec<Field>,
+}
+
+/// Buffers of one worker that nobody uses at the moment.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    scratch: RefCell<Vec<Scratch>>,
+    small: RefCell<Vec<Buffer>>,
+    large: RefCell<Vec<Buffer>>,
+}
+
+impl Buffers {
+    /// What one exchange needs to work with.
+    pub fn scratch(&self) -> Scratch {
+        self.scratch.borrow_mut().pop().unwrap_or_else(|| Scratch {
+            input: Buffer::with_capacity(SMALL),
+            ..Scratch::default()
+        })
+    }
+
+    /// Takes back what [`scratch`](Self::scratch) gave, if it is still of a usual size.
+    pub fn recycle(&self, mut scratch: Scratch) {
+        let Drafts { to_endpoint, to_client, .. } = &scratch.drafts;
+        let outputs = to_endpoint.capacity().max(to_client.capacity());
+        let mut kept = self.scratch.borrow_mut();
+        if kept.len() < KEPT_SMALL && scratch.input.capacity() == SMALL && outputs <= 2 * SMALL {
+            scratch.input.clear();
+            kept.push(scratch);
+        }
+    }
+
+    /// An empty small buffer.
+    pub fn small(&self) -> Buffer {
+        self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(SMALL))
+    }
+
+    /// An empty buffer for at least `size` bytes, small if that is enough.
+    pub fn at_least(&self, size: usize) -> Buffer {
+        if size <= SMALL { self.small() } else { Buffer::with_capacity(size) }
+    }
+
+    /// Makes `buffer`, which a read has filled, a large one.
+    pub fn enlarge(&self, buffer: &mut Buffer) {
+        let mut large =
+            self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(LARGE));
+        large.append(buffer.filled());
+        self.put(std::mem::replace(buffer, large));
+    }
+
+    /// Takes a buffer back.
+    pub fn put(&self, mut buffer: Buffer) {
+        buffer.clear();
+        let (kept, limit) = match buffer.capacity() {
+            SMALL => (&self.small, KEPT_SMALL),
+            LARGE => (&self.large, KEPT_LARGE),
+            _ => return,
+        };
+        let mut kept = kept.borrow_mut();
+        if kept.len() < limit {
+            kept.push(buffer);
+        }
+    }
+}

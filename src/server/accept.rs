@@ -1,0 +1,160 @@
+//! Connections, shared out: the kernel spreads them over the workers by a hash, which evens out
+//! many but not few; so a fresh one goes to the worker that has the fewest.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::Command;
+use crate::net::listen::{Accepted, Listening};
+use crate::proxy::connection::serve;
+use crate::proxy::worker::{Listener, Worker};
+
+/// How long accepting pauses when the process or the system is out of descriptors or memory:
+/// trying again at once would only spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to another worker. Its place under the listener's limit goes with it.
+#[derive(Debug)]
+pub struct Handed {
+    /// The connection, not known to any runtime yet.
+    pub accepted: Accepted,
+    /// Its place under the limit.
+    pub permit: OwnedSemaphorePermit,
+    /// Which listener it came to.
+    pub listener: usize,
+}
+
+/// One worker's end of one listener.
+#[derive(Debug)]
+pub struct Acceptor {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Rc<Listener>,
+    /// Which listener.
+    pub(super) number: usize,
+    pub(super) socket: Listening,
+    pub(super) limit: Arc<Semaphore>,
+    pub(super) workers: Vec<UnboundedSender<Command>>,
+    /// Tells when to accept the rest and end.
+    pub(super) closing: Rc<Notify>,
+    pub(super) listening: Arc<AtomicUsize>,
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.listening.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Accepts connections until told to close, then those that still wait.
+pub async fn accept(acceptor: Acceptor) {
+    let closing = acceptor.closing.clone();
+    let mut closed = std::pin::pin!(closing.notified());
+    let mut is_closing = false;
+    loop {
+        if !is_closing {
+            tokio::select! {
+                biased;
+                ready = acceptor.socket.readable() => if ready.is_err() { return },
+                () = closed.as_mut() => is_closing = true,
+            }
+        }
+        acceptor.accept_waiting().await;
+        if is_closing {
+            return;
+        }
+    }
+}
+
+impl Acceptor {
+    /// Accepts what waits, as far as the limit allows.
+    async fn accept_waiting(&self) {
+        let stats = self.worker.stats();
+        loop {
+            // Above the limit, connections wait in the kernel's queue. It is never closed.
+            let Ok(permit) = Arc::clone(&self.limit).acquire_owned().await else { return };
+            match self.socket.accept() {
+                Ok(accepted) => {
+                    stats.accepted.add(1);
+                    self.place(accepted, permit);
+                }
+                Err(error) => match error.kind() {
+                    std::io::ErrorKind::WouldBlock => return,
+                    // The client has given up already.
+                    std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::Interrupted => {}
+                    _ => {
+                        drop(permit);
+                        stats.accept_pauses.add(1);
+                        tracing::warn!(%error, "accepting pauses");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Hands `accepted` to the worker that has the fewest connections.
+    fn place(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
+        let all = &self.worker.shared.stats;
+        let loads = all.iter().map(|stats| stats.connections.load(Relaxed));
+        let target = least_loaded(loads, self.worker.index);
+        if let Some(stats) = all.get(target) {
+            stats.connections.fetch_add(1, Relaxed);
+        }
+        match self.workers.get(target) {
+            Some(other) if target != self.worker.index => {
+                self.worker.stats().handed_over.add(1);
+                // A worker that is gone takes its connections with it.
+                let _ =
+                    other.send(Command::Serve(Handed { accepted, permit, listener: self.number }));
+            }
+            _ => {
+                let (worker, listener) = (Rc::clone(&self.worker), Rc::clone(&self.listener));
+                tokio::task::spawn_local(serve(worker, listener, accepted, permit));
+            }
+        }
+    }
+}
+
+/// The worker with the fewest connections; `own` unless the difference is worth a hand-over, which
+/// wakes another core: any difference among few, an eighth among many.
+fn least_loaded(loads: impl Iterator<Item = usize> + Clone, own: usize) -> usize {
+    let least = loads.clone().enumerate().min_by_key(|(_, load)| *load);
+    let mine = loads.clone().nth(own).unwrap_or(0);
+    match least {
+        Some((index, load)) if mine > load + load / 8 => index,
+        _ => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_shared_out_exactly_and_many_nearly() {
+        let to = |loads: &[usize], own| least_loaded(loads.iter().copied(), own);
+        assert_eq!(to(&[0, 0], 1), 1);
+        assert_eq!(to(&[1, 0], 0), 1);
+        assert_eq!(to(&[7, 8, 9], 2), 0);
+        assert_eq!(to(&[800, 850], 1), 1);
+        assert_eq!(to(&[800, 901], 1), 0);
+    }
+
+    #[test]
+    fn whichever_worker_the_kernel_chooses_few_connections_end_up_even() {
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut loads = [0usize; 2];
+            for _ in 0..16 {
+                let own = random.usize(..2);
+                loads[least_loaded(loads.iter().copied(), own)] += 1;
+            }
+            assert!(loads[0].abs_diff(loads[1]) <= 2, "{loads:?}");
+        }
+    }
+}

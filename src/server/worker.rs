@@ -1,0 +1,104 @@
+//! One worker's thread: it serves connections, and looks after what it keeps.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::accept::{Acceptor, accept};
+use super::{Command, Start};
+use crate::net::listen::Listening;
+use crate::proxy::access_log::{AccessLog, FLUSH_EVERY};
+use crate::proxy::connection::serve;
+use crate::proxy::worker::{Listener, Worker};
+
+/// How often idle connections to endpoints are looked through: how long one that its peer has
+/// closed lingers, and how exactly their timeout is kept.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// Starts the thread of one worker.
+///
+/// # Errors
+/// A thread or a runtime that cannot be made.
+pub fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
+    let name = format!("worker-{}", start.index);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(start)),
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+    })
+}
+
+async fn run(start: Start) {
+    let Start { index, shared, snapshot, log, listeners, mut commands, workers, listening } = start;
+    let worker = Rc::new(Worker::new(index, shared, snapshot, AccessLog::new(log.0, log.1)));
+    let closing = Rc::new(Notify::new());
+    let mut known = Vec::new();
+    for (number, (config, socket, limit)) in listeners.into_iter().enumerate() {
+        let listener = Rc::new(Listener { config });
+        known.push(Rc::clone(&listener));
+        match Listening::new(socket) {
+            Ok(socket) => {
+                let acceptor = Acceptor {
+                    worker: Rc::clone(&worker),
+                    listener,
+                    number,
+                    socket,
+                    limit,
+                    workers: workers.clone(),
+                    closing: Rc::clone(&closing),
+                    listening: Arc::clone(&listening),
+                };
+                tokio::task::spawn_local(accept(acceptor));
+            }
+            Err(error) => tracing::error!(%error, "a listening socket cannot be watched"),
+        }
+    }
+    tokio::task::spawn_local(look_after(Rc::clone(&worker)));
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Serve(handed) => {
+                if let Some(listener) = known.get(handed.listener) {
+                    let (worker, listener) = (Rc::clone(&worker), Rc::clone(listener));
+                    tokio::task::spawn_local(serve(
+                        worker,
+                        listener,
+                        handed.accepted,
+                        handed.permit,
+                    ));
+                }
+            }
+            Command::Replace(snapshot) => worker.replace_snapshot(snapshot),
+            Command::Drain => worker.drain(),
+            Command::Close => closing.notify_waiters(),
+            Command::Stop => break,
+        }
+    }
+    worker.log.flush(worker.stats());
+}
+
+/// Sweeps the pool and hands over the log, for as long as the worker lives.
+async fn look_after(worker: Rc<Worker>) {
+    let every = if worker.log.is_on() { FLUSH_EVERY } else { SWEEP_EVERY };
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    loop {
+        let now = ticks.tick().await;
+        worker.log.flush(worker.stats());
+        if now.duration_since(swept) >= SWEEP_EVERY {
+            swept = now;
+            worker.pool.borrow_mut().sweep(now);
+        }
+    }
+}
