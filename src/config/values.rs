@@ -31,7 +31,7 @@ pub struct ValueError {
 
 impl ValueError {
     /// `wrong` states the fault, `help` what to write instead; neither ends in a full stop.
-    pub(super) fn new(wrong: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn new(wrong: impl Into<String>, help: impl Into<String>) -> Self {
         Self { wrong: wrong.into(), help: help.into() }
     }
 
