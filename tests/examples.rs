@@ -1,8 +1,10 @@
-//! Every file in `examples/` can be run, and `full.toml` tells the truth about the defaults.
+//! Every file in `examples/` can be run, `full.toml` tells the truth about the defaults, and the
+//! reference in `docs/` leaves nothing out.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failure of the test")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tinylb::config::{self, Config, DEFAULT_ADMIN, Drain, Listener, Log, Policy, Upstream};
 
@@ -54,4 +56,30 @@ fn without_routes_everything_goes_to_the_only_upstream() {
     let minimal = example("minimal.toml");
     let [route] = minimal.routes.try_into().unwrap();
     assert_eq!((route.host, route.path.as_str(), route.upstream), (None, "/", 0));
+}
+
+#[test]
+fn the_reference_has_every_key_and_every_option() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let reference = std::fs::read_to_string(reference).unwrap();
+    let full = std::fs::read_to_string(directory().join("full.toml")).unwrap();
+    let keys: Vec<_> = full
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once(" = "))
+        .map(|(key, _)| key)
+        .filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        .collect();
+    assert!(keys.len() > 20, "{keys:?}");
+    for key in keys {
+        assert!(reference.contains(&format!("| `{key}` | ")), "{key}");
+    }
+    for command in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["demo", "--help"]]
+    {
+        let help = Command::new(env!("CARGO_BIN_EXE_tinylb")).args(command).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        for option in help.split_whitespace().filter(|word| word.starts_with("--")) {
+            let known = ["--help", "--version"].contains(&option) || reference.contains(option);
+            assert!(known, "{option} of {command:?}");
+        }
+    }
 }
