@@ -1,0 +1,120 @@
+//! `tinylb demo`: backends with simulated work and the balancer in front of them, in one process.
+
+mod backend;
+mod work;
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+
+use super::args::{DemoArgs, ProcessArgs, usage};
+use super::{answer, effective, prepare, serve};
+use crate::config::{EndpointHost, EndpointUrl, Listener, Upstream};
+use crate::control::Balancer;
+use backend::Backend;
+pub(super) use work::Work;
+
+/// What the demo's upstream is called.
+const UPSTREAM: &str = "demo";
+
+/// Runs the demo until a signal ends it.
+pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<ExitCode> {
+    let backends = bind(&args.backends)?;
+    let urls: Vec<_> = backends.iter().map(|backend| url(backend.address)).collect();
+    let mut upstream = Upstream::new(UPSTREAM, effective::endpoints(&urls));
+    upstream.policy = args.policy;
+    let mut config = effective::of_one(vec![Listener::new(args.listen)], upstream);
+    effective::put_above(&mut config, process);
+    prepare(&config);
+
+    let balancer = Balancer::bind(config, None)
+        .context("the demo cannot start; --listen and --admin choose other addresses")?;
+    answer(&introduction(args, &backends, &balancer));
+    backend::start(backends, args.work).context("the backends cannot start")?;
+    serve(balancer)
+}
+
+/// Takes the backends' ports, all before anything starts.
+fn bind(ports: &[u16]) -> anyhow::Result<Vec<Backend>> {
+    let repeated = |(index, port): &(usize, &u16)| **port != 0 && ports[..*index].contains(port);
+    if let Some((_, port)) = ports.iter().enumerate().find(repeated) {
+        usage(&format!("--backends names port {port} twice; write each port once"));
+    }
+    let mut backends = Vec::new();
+    for (port, number) in ports.iter().zip(1..) {
+        let name = format!("backend-{number}");
+        match Backend::bind(name.clone(), *port) {
+            Ok(backend) => backends.push(backend),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                bail!("port {port} for {name} is in use; choose other ports with --backends")
+            }
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("port {port} for {name} cannot be had; --backends chooses others")
+                });
+            }
+        }
+    }
+    Ok(backends)
+}
+
+fn url(address: SocketAddr) -> EndpointUrl {
+    EndpointUrl {
+        host: EndpointHost::Ip(address.ip()),
+        port: address.port(),
+        base_path: String::new(),
+    }
+}
+
+/// What runs where, and what to try next.
+fn introduction(args: &DemoArgs, backends: &[Backend], balancer: &Balancer) -> String {
+    let addresses = balancer.addresses();
+    let admin = balancer.admin_address();
+    let mut text = format!("tinylb demo: each request takes a backend {}\n\n", args.work);
+    let mut place = |name: &str, address: SocketAddr, note: String| {
+        text.push_str(&format!("  {name:<12}http://{}{note}\n", from_here(address)));
+    };
+    for address in &addresses {
+        place("balancer", *address, format!("  (policy {})", args.policy));
+    }
+    for backend in backends {
+        place(&backend.name, backend.address, String::new());
+    }
+    if let Some(admin) = admin {
+        place("admin", admin, String::new());
+    }
+    let Some(balancer) = addresses.first().map(|address| from_here(*address)) else { return text };
+    text.push_str(&format!(
+        "
+Try, in another terminal:
+
+  curl http://{balancer}/hello?a=b
+      who answers, and what it was sent
+  for i in $(seq 9); do curl -s http://{balancer}/ | head -1; done
+      who answers, nine times
+"
+    ));
+    if let Some(backend) = backends.first() {
+        text.push_str(&format!(
+            "  tinylb http://{}/base --listen 127.0.0.1:8081 --admin off
+      a second balancer; curl http://127.0.0.1:8081/hello arrives as /base/hello
+",
+            backend.address
+        ));
+    }
+    if let Some(admin) = admin.map(from_here) {
+        text.push_str(&format!("  curl http://{admin}/metrics\n      what was counted\n"));
+    }
+    text.push_str("\nCtrl-C ends it: requests in flight are finished first.\n\n");
+    text
+}
+
+/// `address` as this machine reaches it: a listener on every address has none of its own.
+fn from_here(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    }
+}
