@@ -93,7 +93,7 @@ endpoints = ["http://a"]
     assert_eq!(first.address.to_string(), "[::1]:8443");
     let networks: Vec<_> = first.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "fd00::1/128"]);
-    assert_eq!((first.max_connections, first.max_body), (10, Some(10 << 20)));
+    assert_eq!((first.max_connections, first.max_body), (Some(10), Some(10 << 20)));
     let t = first.timeouts;
     assert_eq!([t.head, t.idle, t.body, t.tunnel], [1, 2, 3, 4].map(seconds));
     assert_eq!(second.max_body, Some(1000));

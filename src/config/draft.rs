@@ -137,7 +137,7 @@ fn listener(mut table: Table<'_>) -> Option<Spanned<Listener>> {
         .filter_map(|v| Some(v.text(parse_network)?.into_inner()))
         .collect();
     let connections = table.get("max_connections").and_then(|v| v.integer(1..=MAX_CONNECTIONS));
-    set(&mut listener.max_connections, connections.and_then(|n| usize::try_from(n).ok()));
+    listener.max_connections = connections.and_then(|n| usize::try_from(n).ok());
     listener.max_body = table.get("max_body").and_then(|v| size(&v));
     if let Some(table) = table.get("timeouts").and_then(|v| v.table("`timeouts`")) {
         client_timeouts(&mut listener.timeouts, table);

@@ -90,8 +90,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` fields are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Connections open at once, over all workers; more wait in the kernel's accept queue.
-    pub max_connections: usize,
+    /// Connections open at once, over all workers; more wait in the kernel's accept queue. As many
+    /// as there can be descriptors for where `None`.
+    pub max_connections: Option<usize>,
     /// The largest request body in bytes; larger ones are refused with 413. No limit where `None`.
     pub max_body: Option<u64>,
     /// How long clients may take.
@@ -104,16 +105,12 @@ impl Listener {
         Self {
             address,
             trusted_proxies: Vec::new(),
-            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_connections: None,
             max_body: None,
             timeouts: ClientTimeouts::default(),
         }
     }
 }
-
-/// Connections per listener where the configuration names no other number: two descriptors each
-/// (client and endpoint) fit in the usual hard limit of 524,288 with room to spare.
-pub const DEFAULT_MAX_CONNECTIONS: usize = 100_000;
 
 /// `host:port` to listen on; without a host it is every address of IPv4 and IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

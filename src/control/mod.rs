@@ -1,15 +1,45 @@
-//! The control thread: signals, reload, names, and what operators ask over the admin address.
+//! The control thread: signals, reload, names, and what operators ask over the admin address. It
+//! never handles traffic, and traffic never waits for it.
 
+mod admin;
+mod drain;
+mod metrics;
+mod names;
+mod signals;
+
+use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use crate::config::Config;
+use anyhow::Context;
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::config::{self, Config};
+use crate::net::{descriptors, listen};
+use crate::proxy::access_log::start_writer;
+use crate::proxy::snapshot::Snapshot;
+use crate::server::{Bound, Workers};
+use admin::View;
+use names::Resolver;
+use signals::{Signal, Signals};
+
+/// Descriptors that are needed besides connections: sockets that listen, epoll, files, names.
+const SPARE_DESCRIPTORS: u64 = 128;
 
 /// A balancer whose sockets are bound, and that serves once it is [run](Balancer::run).
 #[derive(Debug)]
 pub struct Balancer {
     config: Config,
     reload_from: Option<PathBuf>,
+    /// As the file has them, to tell whether a reload would change them.
+    listeners_as_read: Vec<config::Listener>,
+    listeners: Vec<Bound>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<std::net::TcpListener>,
 }
 
 /// How a run of the balancer ended.
@@ -26,18 +56,39 @@ impl Balancer {
     ///
     /// # Errors
     /// An address that cannot be bound; the message names it, the key and the option.
-    pub fn bind(config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
-        Ok(Self { config, reload_from })
+    pub fn bind(mut config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = *config.workers.get_or_insert_with(cores);
+        let listeners_as_read = config.listeners.clone();
+        fit_to_descriptors(&mut config);
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for listener in &config.listeners {
+            let address = listener.address;
+            let sockets = listen::bind(address, workers)
+                .map_err(|error| anyhow::anyhow!(bind_fault(&error)))
+                .with_context(|| format!("cannot listen on {address} (address, --listen)"))?;
+            addresses.extend(sockets.first().map(listen::local_address).transpose()?);
+            listeners.push(Bound { config: listener.clone(), sockets });
+        }
+        let admin = config.admin.map(|address| {
+            std::net::TcpListener::bind(address)
+                .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+                .map_err(|error| anyhow::anyhow!(bind_fault(&error)))
+                .with_context(|| format!("cannot listen on {address} ([admin] listen, --admin)"))
+        });
+        let admin = admin.transpose()?;
+        Ok(Self { config, reload_from, listeners_as_read, listeners, addresses, admin })
     }
 
     /// The addresses listened on, in the order of the configuration, real ports in place of 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        Vec::new()
+        self.addresses.clone()
     }
 
     /// The admin address, if there is one, the real port in place of 0.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        None
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
     }
 
     /// Serves until TERM, INT or QUIT, then drains. Blocks; makes its own threads.
@@ -45,7 +96,149 @@ impl Balancer {
     /// # Errors
     /// What keeps the workers from starting.
     pub fn run(self) -> anyhow::Result<Ended> {
-        let _ = (self.config, self.reload_from);
-        Ok(Ended::Drained)
+        let (queue, writer) = start_writer(io::stdout()).context("no thread for the access log")?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .context("no runtime for the control thread")?;
+        let ended = runtime.block_on(self.control(queue));
+        // Not waiting for a name that is still being looked up.
+        runtime.shutdown_background();
+        // Every sender is gone, so it writes what it has and ends.
+        let _ = writer.join();
+        ended
+    }
+
+    async fn control(self, log: std::sync::mpsc::SyncSender<Vec<u8>>) -> anyhow::Result<Ended> {
+        let mut signals = Signals::new().context("signals cannot be caught")?;
+        let addresses = self.addresses();
+        let admin_address = self.admin_address();
+        let Self { config, reload_from, listeners_as_read, listeners, admin, .. } = self;
+        let count = config.workers.unwrap_or(1);
+        let mut resolver = Resolver::new(&config);
+        resolver.wait_for_first_answers().await;
+        let snapshot =
+            Arc::new(Snapshot::build(&config, resolver.names(), &Snapshot::default(), count));
+        let log = (config.log.access, log);
+        let workers =
+            Workers::start(count, listeners, &snapshot, &log).context("workers cannot start")?;
+        drop(log);
+        let view = Rc::new(RefCell::new(View::new(snapshot, Arc::clone(&workers.shared))));
+        if let Some(admin) = admin {
+            let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
+            tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
+        }
+        for address in addresses {
+            tracing::info!(%address, "listening");
+        }
+        if let Some(address) = admin_address {
+            tracing::info!(%address, "admin");
+        }
+        tracing::info!(workers = count, "ready");
+        let mut control =
+            Control { config, reload_from, listeners_as_read, workers, resolver, view };
+        control.until_the_end(&mut signals).await;
+        Ok(control.drain(&mut signals).await)
+    }
+}
+
+/// Why an address cannot be bound, and what can be done about it.
+fn bind_fault(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use by another process; end it, or choose another port".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Raises the limit of descriptors, and fits the limits of connections to it: where the operator
+/// names none, listeners share what there can be; where more are named, says so.
+fn fit_to_descriptors(config: &mut Config) {
+    let Some(limit) = descriptors::raise_limit() else { return };
+    // Two for each: the connection from a client, and one to an endpoint.
+    let possible =
+        usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    let named: usize = config.listeners.iter().filter_map(|l| l.max_connections).sum();
+    if named > possible {
+        let hint = "raise the limit of open files (ulimit -n); accepting pauses when it is reached";
+        tracing::warn!(max_connections = named, possible, hint);
+    }
+    let open = config.listeners.iter_mut().filter(|l| l.max_connections.is_none());
+    let open: Vec<_> = open.collect();
+    let share = possible.saturating_sub(named) / open.len().max(1);
+    for listener in open {
+        listener.max_connections = Some(share.max(1));
+    }
+}
+
+/// What the control thread works with.
+struct Control {
+    config: Config,
+    reload_from: Option<PathBuf>,
+    listeners_as_read: Vec<config::Listener>,
+    workers: Workers,
+    resolver: Resolver,
+    view: Rc<RefCell<View>>,
+}
+
+impl Control {
+    /// Looks after things until a signal says to end.
+    async fn until_the_end(&mut self, signals: &mut Signals) {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::End(name) => {
+                        tracing::info!(signal = name, "ending");
+                        return;
+                    }
+                    Signal::Reload => self.reload(),
+                    // There is no log file of ours to be opened again, and no successor yet.
+                    Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
+                },
+                changed = self.resolver.changed() => if changed { self.replace_snapshot() },
+            }
+        }
+    }
+
+    /// Reads the file again and puts its routes and upstreams in force, or changes nothing.
+    fn reload(&mut self) {
+        let Some(file) = &self.reload_from else {
+            tracing::info!("nothing to reload: the configuration came from the command line");
+            return;
+        };
+        let loaded = config::load(file);
+        let mut view = self.view.borrow_mut();
+        view.reload_succeeded = loaded.is_ok();
+        view.reloaded_at = SystemTime::now();
+        drop(view);
+        match loaded {
+            Ok(config) => {
+                if self.listeners_as_read != config.listeners {
+                    tracing::warn!("changes of listeners need a restart");
+                }
+                self.config.routes = config.routes;
+                self.config.upstreams = config.upstreams;
+                self.resolver.follow(&self.config);
+                self.replace_snapshot();
+                tracing::info!(file = %file.display(), "reloaded");
+            }
+            Err(error) => {
+                tracing::error!(file = %file.display(), "not reloaded, nothing has changed:\n{error}");
+            }
+        }
+    }
+
+    /// Builds a snapshot of what is known now, and puts it in force.
+    fn replace_snapshot(&self) {
+        let mut view = self.view.borrow_mut();
+        let workers = self.config.workers.unwrap_or(1);
+        let built = Snapshot::build(&self.config, self.resolver.names(), &view.snapshot, workers);
+        view.snapshot = Arc::new(built);
+        self.workers.replace(&view.snapshot);
     }
 }

@@ -88,7 +88,8 @@ impl Workers {
         // One limit for each listener, over all workers.
         let limits: Vec<_> = bound
             .iter()
-            .map(|b| Arc::new(Semaphore::new(b.config.max_connections.min(Semaphore::MAX_PERMITS))))
+            .map(|b| b.config.max_connections.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS))
+            .map(|limit| Arc::new(Semaphore::new(limit)))
             .collect();
         let mut threads = Vec::new();
         let mut sockets = Vec::new();
