@@ -17,5 +17,7 @@
 
 mod support;
 
+mod forwarded_fields;
+mod forwarding;
 mod refused;
 mod refused_bodies;
