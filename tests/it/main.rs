@@ -17,7 +17,12 @@
 
 mod support;
 
+mod attempts;
+mod backend_faults;
+mod backend_stalls;
+mod exchange;
 mod forwarded_fields;
 mod forwarding;
+mod framing;
 mod refused;
 mod refused_bodies;

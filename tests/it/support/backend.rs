@@ -85,7 +85,10 @@ impl Drop for Watch {
 impl Backend {
     /// Runs `script` once for each connection, on a thread of its own.
     pub fn new(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    fn on(listener: TcpListener, script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);
@@ -218,5 +221,11 @@ impl Refusing {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    /// Begins to listen, as a backend that has come back.
+    pub fn revive(self, script: impl Fn(Conn) + Send + Sync + 'static) -> Backend {
+        self.socket.listen(128).unwrap();
+        Backend::on(self.socket.into(), script)
     }
 }
