@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+pub mod echo;
 mod message;
 mod process;
 mod wire;
