@@ -37,6 +37,8 @@ fn chunks_pass_both_ways() {
         assert_eq!(got.body, b"hello world");
         assert!(got.chunked, "as it came, so that it streams");
         assert!(!got.head.has("x-in-trailer"), "a trailer is no header: {:?}", got.head.raw);
+        let whole = [("X-In-Trailer".to_owned(), "1".to_owned())];
+        assert!(got.trailers.is_empty() || got.trailers == whole, "{:?}", got.trailers);
     }
     assert_eq!(backend.connections(), 1, "the end was where it should be");
 }

@@ -17,9 +17,11 @@
 
 mod support;
 
+mod access_log;
 mod attempts;
 mod backend_faults;
 mod backend_stalls;
+mod balance_workers;
 mod bodies;
 mod client_timeouts;
 mod drain;
@@ -27,7 +29,12 @@ mod exchange;
 mod forwarded_fields;
 mod forwarding;
 mod framing;
+mod harness;
+mod metrics;
+mod names;
 mod policies;
+mod real_clients;
 mod refused;
 mod refused_bodies;
 mod reload;
+mod websocket;

@@ -106,8 +106,4 @@ impl Client {
     pub fn wire(&mut self) -> &mut Wire {
         &mut self.wire
     }
-
-    pub fn local(&self) -> SocketAddr {
-        self.wire.stream().local_addr().unwrap()
-    }
 }

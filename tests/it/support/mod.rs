@@ -10,12 +10,12 @@ mod wire;
 use std::thread;
 use std::time::Instant;
 
-pub use backend::{Backend, Conn, Refusing, ok};
+pub use backend::{Backend, Refusing, ok};
 pub use client::Client;
 pub use message::{Framing, Head, Request, Response};
 pub use process::Tinylb;
 pub use rustix::process::Signal;
-pub use wire::{End, PATIENCE, Wire, find};
+pub use wire::{End, PATIENCE, find};
 
 /// Looks at something until it is there; a test fails where it does not come.
 #[track_caller]

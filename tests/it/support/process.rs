@@ -105,12 +105,29 @@ impl Tinylb {
         Self::spawn(command, Some(file))
     }
 
+    /// The same as [start](Self::start), but nobody reads what it writes to standard output.
     #[track_caller]
-    fn spawn(mut command: Command, file: Option<PathBuf>) -> Self {
+    pub fn start_unread(endpoints: &[String], options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
+        command.args(endpoints).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(options);
+        Self::watch(command, None, false)
+    }
+
+    #[track_caller]
+    fn spawn(command: Command, file: Option<PathBuf>) -> Self {
+        Self::watch(command, file, true)
+    }
+
+    #[track_caller]
+    fn watch(mut command: Command, file: Option<PathBuf>, read: bool) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = Lines::collect(child.stderr.take().unwrap());
-        let access = Lines::collect(child.stdout.take().unwrap());
+        let access = match read {
+            true => Lines::collect(child.stdout.take().unwrap()),
+            false => Arc::default(),
+        };
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut tinylb = Self { child, log, access, addresses: Vec::new(), admin: unknown, file };
         let ready = tinylb.log.wait_for(|line| line.split_whitespace().any(|w| w == "ready"));
@@ -129,10 +146,6 @@ impl Tinylb {
     /// The first listener's address.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
-    }
-
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
     }
 
     pub fn connect(&self) -> Client {

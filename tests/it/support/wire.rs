@@ -133,11 +133,6 @@ impl Wire {
         std::mem::take(&mut self.unused)
     }
 
-    /// Whether bytes lie here that nobody has used.
-    pub fn has_unused(&self) -> bool {
-        !self.unused.is_empty()
-    }
-
     /// A chunked body: its bytes, its trailer section, and whether the last chunk was seen.
     pub fn chunked(&mut self) -> (Vec<u8>, Vec<(String, String)>, bool) {
         let mut body = Vec::new();
