@@ -114,6 +114,36 @@ impl Tinylb {
         Self::watch(command, None, false)
     }
 
+    /// The same as [start](Self::start), with at most `descriptors` open at once.
+    #[track_caller]
+    pub fn start_with_few_descriptors(endpoints: &[String], descriptors: usize) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_tinylb")]).args(endpoints);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"]);
+        Self::spawn(command, None)
+    }
+
+    /// Runs it where it must end by itself, and gives its exit code and what it said.
+    #[track_caller]
+    pub fn ends(arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let log = Lines::collect(child.stderr.take().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = child.try_wait().unwrap() {
+                log.wait_for(|_| false);
+                return (status.code(), log.all().join("\n"));
+            }
+            thread::sleep(LOOK);
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("it ends by itself: {:?}", log.all());
+    }
+
     #[track_caller]
     fn spawn(command: Command, file: Option<PathBuf>) -> Self {
         Self::watch(command, file, true)
@@ -150,6 +180,10 @@ impl Tinylb {
 
     pub fn connect(&self) -> Client {
         Client::connect(self.address())
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// One GET on a connection of its own.
