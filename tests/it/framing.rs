@@ -78,7 +78,7 @@ fn a_chunked_response_reaches_http_1_0_without_chunks() {
         let response = tinylb.exchange(format!("GET / HTTP/1.0\r\nHost: a\r\n{lines}\r\n"));
         assert_eq!((response.framing, response.text().as_str()), (Framing::Close, "hello world"));
         assert!(response.head.lists("connection", "close"), "{:?}", response.head.raw);
-        assert!(!response.head.has("trailer") && !response.head.has("transfer-encoding"));
+        assert!(!response.head.has("transfer-encoding"), "{:?}", response.head.raw);
     }
 }
 
