@@ -45,21 +45,33 @@ fn no_whole_head_in_time_is_a_504() {
 }
 
 #[test]
-fn a_body_that_stops_is_cut() {
-    for begun in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-        "HTTP/1.1 200 OK\r\n\r\nhello",
+fn a_body_that_is_owed_and_stops_is_cut() {
+    let backend = stalling("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+    let tinylb = impatient(&backend);
+    let mut client = tinylb.connect();
+    let response = client.get("/");
+    assert_eq!((response.status, response.text().as_str()), (200, "hello"));
+    assert!(!response.complete);
+    client.assert_closed();
+    backend.end_of(0);
+}
+
+/// A stream without an end in sight owes nothing: it may be quiet for as long as it likes.
+#[test]
+fn an_event_stream_may_be_quiet() {
+    for (head, last) in [
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n", "3\r\ntwo\r\n0\r\n\r\n"),
+        ("Content-Type: text/event-stream\r\n\r\none", "two"),
     ] {
-        let backend = stalling(begun);
-        let tinylb = impatient(&backend);
-        let mut client = tinylb.connect();
-        let response = client.get("/");
-        assert_eq!((response.status, response.text().as_str()), (200, "hello"));
-        assert!(!response.complete, "{begun:?}");
-        client.assert_closed();
-        backend.end_of(0);
+        let backend = Backend::new(move |mut conn| {
+            if conn.request().is_some() {
+                conn.send(format!("HTTP/1.1 200 OK\r\n{head}"));
+                thread::sleep(Duration::from_millis(1000));
+                conn.send(last);
+            }
+        });
+        let response = impatient(&backend).get("/");
+        assert_eq!((response.complete, response.text().as_str()), (true, "onetwo"));
     }
 }
 

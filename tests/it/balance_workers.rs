@@ -55,7 +55,7 @@ fn new_connections_go_to_the_worker_with_fewer() {
     let backend = Backend::named("fine");
     let tinylb = Tinylb::start(&[backend.url()], &["--workers", "2"]);
     let mut kept = Vec::new();
-    for n in 1..=30 {
+    for n in 1..=16 {
         let mut client = tinylb.connect();
         assert_eq!(client.get("/").status, 200);
         kept.push(client);
