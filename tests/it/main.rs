@@ -1,0 +1,42 @@
+//! The balancer from outside: raw bytes on real sockets, against the real binary.
+//!
+//! One binary for all topics, because linking is what takes the time. Each test starts its own
+//! balancer and its own backends on ports that the kernel chooses, so they run in parallel.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure of the harness is a failure of the test, also in its helper functions"
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "the harness is one crate with its tests: `pub` says that topics use it, and names say the rest"
+)]
+
+mod support;
+
+mod access_log;
+mod attempts;
+mod backend_faults;
+mod backend_stalls;
+mod balance_workers;
+mod bodies;
+mod client_timeouts;
+mod drain;
+mod exchange;
+mod forwarded_fields;
+mod forwarding;
+mod framing;
+mod harness;
+mod limits;
+mod metrics;
+mod names;
+mod own_answers;
+mod policies;
+mod real_clients;
+mod refused;
+mod refused_bodies;
+mod reload;
+mod websocket;

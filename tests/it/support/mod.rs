@@ -1,0 +1,59 @@
+//! The harness: the real binary between raw sockets on both sides.
+
+mod backend;
+mod client;
+pub mod echo;
+mod message;
+mod process;
+mod wire;
+
+use std::thread;
+use std::time::Instant;
+
+pub use backend::{Backend, Refusing, ok};
+pub use client::Client;
+pub use message::{Framing, Head, Request, Response};
+pub use process::Tinylb;
+pub use rustix::process::Signal;
+pub use wire::{End, PATIENCE, find};
+
+/// Looks at something until it is there; a test fails where it does not come.
+#[track_caller]
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, look)
+}
+
+/// The same, with another patience.
+#[track_caller]
+pub fn eventually_within<T>(
+    patience: std::time::Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it does not happen that {what}");
+        thread::sleep(process::LOOK);
+    }
+}
+
+/// A configuration with one listener, one route and one upstream, `app`, over `endpoints`; the
+/// other two are further lines of the listener and of the upstream.
+pub fn config(endpoints: &[String], listener: &str, upstream: &str) -> String {
+    format!(
+        "workers = 2\n\
+         [admin]\n\
+         listen = \"127.0.0.1:0\"\n\
+         [[listeners]]\n\
+         address = \"127.0.0.1:0\"\n\
+         {listener}\n\
+         [[routes]]\n\
+         upstream = \"app\"\n\
+         [upstreams.app]\n\
+         endpoints = {endpoints:?}\n\
+         {upstream}\n"
+    )
+}

@@ -1,0 +1,215 @@
+//! Upgrades: a raw tunnel where both sides agreed to one, and never otherwise.
+
+use futures_util::{SinkExt, StreamExt};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::{Backend, Client, PATIENCE, Tinylb, config, ok};
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A client in a tunnel.
+fn tunnel(tinylb: &Tinylb) -> Client {
+    let mut client = tinylb.connect();
+    client.send(UPGRADE);
+    let response = client.response();
+    assert_eq!(response.status, 101, "{:?}", response.head.raw);
+    assert!(response.head.lists("upgrade", "websocket"), "{:?}", response.head.raw);
+    assert!(response.head.lists("connection", "upgrade"), "{:?}", response.head.raw);
+    assert_eq!(response.head.get("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    client
+}
+
+#[test]
+fn a_tunnel_carries_anything_both_ways() {
+    let backend = Backend::new(|mut conn| {
+        let head = conn.head().unwrap();
+        assert!(head.lists("upgrade", "websocket"), "{:?}", head.raw);
+        assert!(head.lists("connection", "upgrade"), "{:?}", head.raw);
+        conn.send(format!("{SWITCH}HTTP/1.1 early bytes"));
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(conn.wire.take(256), all);
+        conn.send(all.repeat(1000));
+        assert_eq!(conn.wire.take(20), b"GET / HTTP/1.1\r\n\r\n\r\n");
+        conn.send("\0");
+    });
+    let tinylb = Tinylb::before(&backend);
+    let mut client = tunnel(&tinylb);
+    assert_eq!(client.wire().take(20), b"HTTP/1.1 early bytes");
+    let all: Vec<u8> = (0..=255).collect();
+    client.send(&all);
+    assert!(client.wire().take(256_000) == all.repeat(1000), "the bytes are the backend's");
+    client.send("GET / HTTP/1.1\r\n\r\n\r\n");
+    assert_eq!(client.wire().take(1), b"\0");
+    client.assert_closed();
+}
+
+#[test]
+fn each_direction_of_a_tunnel_ends_by_itself() {
+    let backend = Backend::new(|mut conn| {
+        conn.head().unwrap();
+        conn.send(SWITCH);
+        match conn.index {
+            0 => {
+                assert_eq!(conn.wire.rest(), b"all I have");
+                conn.send("still here");
+            }
+            _ => {
+                conn.wire.half_close();
+                assert_eq!(conn.wire.rest(), b"still here");
+            }
+        }
+    });
+    let tinylb = Tinylb::before(&backend);
+    let mut client = tunnel(&tinylb);
+    client.send("all I have");
+    client.half_close();
+    assert_eq!(client.wire().rest(), b"still here");
+
+    let mut client = tunnel(&tinylb);
+    assert_eq!(client.wire().rest(), b"", "the backend has ended its side");
+    client.send("still here");
+    client.half_close();
+    backend.end_of(1);
+}
+
+#[test]
+fn a_tunnel_ends_when_either_side_is_gone() {
+    let (come, comes) = mpsc::channel();
+    let backend = Backend::new(move |mut conn| {
+        conn.head().unwrap();
+        conn.send(SWITCH);
+        come.send(()).unwrap();
+        match conn.index {
+            0 => drop(conn.drain()),
+            _ => conn.wire.reset(),
+        }
+    });
+    let tinylb = Tinylb::before(&backend);
+    let client = tunnel(&tinylb);
+    comes.recv_timeout(PATIENCE).unwrap();
+    client.reset();
+    backend.end_of(0);
+    let mut client = tinylb.connect();
+    client.send(UPGRADE);
+    let _ = client.try_response_to("GET");
+    client.assert_closed();
+}
+
+/// Whether it becomes a tunnel is the backend's word; until then the bytes are HTTP.
+#[test]
+fn a_declined_upgrade_leaves_http() {
+    let backend = Backend::named("no tunnel");
+    let tinylb = Tinylb::before(&backend);
+    let mut client = tinylb.connect();
+    client.send(format!("{UPGRADE}GET /next HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert_eq!(client.response().text(), "no tunnel");
+    assert_eq!(client.response().text(), "no tunnel");
+    let targets: Vec<_> = backend.requests().iter().map(|r| r.target().to_owned()).collect();
+    assert_eq!(targets, ["/ws", "/next"]);
+}
+
+#[test]
+fn a_tunnel_that_nobody_asked_for_is_a_502() {
+    for lines in [
+        "",
+        "Upgrade: websocket\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+    ] {
+        let backend = Backend::answering(format!("{SWITCH}{}", ok("smuggled")));
+        let tinylb = Tinylb::before(&backend);
+        let mut client = tinylb.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        let response = client.response();
+        assert_eq!(response.status, 502, "{lines:?}: {:?}", response.head.raw);
+        assert!(response.proxy_status().starts_with("tinylb; error="), "{:?}", response.head.raw);
+        backend.end_of(0);
+    }
+}
+
+#[test]
+fn http_1_0_cannot_upgrade() {
+    let backend = Backend::named("plain");
+    let tinylb = Tinylb::before(&backend);
+    let response = tinylb.exchange(UPGRADE.replace("HTTP/1.1", "HTTP/1.0"));
+    assert_eq!(response.text(), "plain");
+    assert!(!backend.request().head.has("upgrade"));
+}
+
+#[test]
+fn a_silent_tunnel_ends_in_time() {
+    let backend = Backend::new(|mut conn| {
+        conn.head().unwrap();
+        conn.send(SWITCH);
+        conn.drain();
+    });
+    let short = "timeouts = { tunnel = \"400ms\" }";
+    let tinylb = Tinylb::run(&config(&[backend.url()], short, ""));
+    let mut client = tunnel(&tinylb);
+    let began = Instant::now();
+    client.assert_closed();
+    assert!(began.elapsed() >= Duration::from_millis(350), "{:?}", began.elapsed());
+    backend.end_of(0);
+}
+
+#[test]
+fn tunnels_of_a_drain_are_cut_at_its_deadline() {
+    let (come, comes) = mpsc::channel();
+    let come = Mutex::new(come);
+    let backend = Backend::new(move |mut conn| {
+        conn.head().unwrap();
+        conn.send(SWITCH);
+        come.lock().unwrap().send(()).unwrap();
+        conn.drain();
+    });
+    let mut tinylb = Tinylb::start(&[backend.url()], &["--drain-timeout", "300ms"]);
+    let mut client = tunnel(&tinylb);
+    comes.recv_timeout(PATIENCE).unwrap();
+    tinylb.signal(crate::support::Signal::TERM);
+    client.assert_closed();
+    tinylb.wait_exit();
+}
+
+#[test]
+fn a_real_websocket_client_and_server_talk_through_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                    while let Some(Ok(message)) = socket.next().await {
+                        if (message.is_text() || message.is_binary())
+                            && socket.send(message).await.is_err()
+                        {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let tinylb = Tinylb::start(&[url], &[]);
+        let talk = async {
+            let stream = tokio::net::TcpStream::connect(tinylb.address()).await.unwrap();
+            let (mut socket, _) =
+                tokio_tungstenite::client_async("ws://a/chat", stream).await.expect("an upgrade");
+            for size in [0, 1, 125, 126, 65_535, 65_536, 500_000] {
+                let sent = Message::binary(vec![size as u8; size]);
+                socket.send(sent.clone()).await.unwrap();
+                assert_eq!(socket.next().await.unwrap().unwrap(), sent);
+            }
+            socket.send(Message::text("bye")).await.unwrap();
+            assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("bye"));
+            socket.close(None).await.unwrap();
+            while let Some(Ok(_)) = socket.next().await {}
+        };
+        tokio::time::timeout(Duration::from_secs(30), talk).await.expect("they talk");
+    });
+}
