@@ -318,7 +318,7 @@ fn several_listeners_can_share_a_port_on_other_addresses() {
     let rest = "[upstreams.app]\nendpoints = [\"http://a:1\"]\n";
     for (a, b) in [
         ("127.0.0.1:80", "127.0.0.2:80"),
-        ("0.0.0.0:80", "[::]:80"),
+        ("0.0.0.0:80", "[::1]:80"),
         (":0", ":0"),
         ("127.0.0.1:0", "127.0.0.1:0"),
     ] {

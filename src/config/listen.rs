@@ -11,16 +11,20 @@ use super::values::{ValueError, quote};
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
 impl ListenAddress {
-    /// Whether both cannot be listened on at once. An address of all of IPv6, `[::]`, leaves IPv4
-    /// free; the kernel's choice, port 0, never collides.
+    /// Whether both cannot be listened on at once. The kernel's choice, port 0, never collides.
     pub fn collides(&self, other: &Self) -> bool {
-        let overlap = match (self.ip, other.ip) {
+        let overlap = match (self.some_ip(), other.some_ip()) {
             (None, _) | (_, None) => true,
             (Some(a), Some(b)) => {
                 a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
             }
         };
         overlap && self.port == other.port && self.port != 0
+    }
+
+    /// The local address; `None` where it is every one of both families, as `[::]` also is.
+    fn some_ip(&self) -> Option<IpAddr> {
+        self.ip.filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 
     /// Whether a connection to `url` from this machine ends here, as far as the text tells.
@@ -32,7 +36,7 @@ impl ListenAddress {
             }
             EndpointHost::Name(_) => &[],
         };
-        let here = |ip: &IpAddr| match self.ip {
+        let here = |ip: &IpAddr| match self.some_ip() {
             None => ip.is_loopback(),
             Some(own) if own.is_unspecified() => ip.is_loopback() && ip.is_ipv4() == own.is_ipv4(),
             Some(own) => own == *ip,
@@ -143,7 +147,8 @@ mod tests {
             (":80", "[::1]:80", true),
             ("0.0.0.0:80", "127.0.0.1:80", true),
             ("[::]:80", "[::1]:80", true),
-            ("[::]:80", "0.0.0.0:80", false),
+            ("[::]:80", "0.0.0.0:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
             ("0.0.0.0:80", "[::1]:80", false),
             ("127.0.0.1:80", "127.0.0.2:80", false),
             (":80", ":81", false),
@@ -161,6 +166,7 @@ mod tests {
             (":8080", "http://127.0.0.1:8080/base", true),
             (":8080", "http://10.0.0.1:8080", false),
             (":8080", "http://localhost:8081", false),
+            ("[::]:8080", "http://127.0.0.1:8080", true),
             ("0.0.0.0:8080", "http://[::1]:8080", false),
             ("127.0.0.1:8080", "http://127.0.0.2:8080", false),
             ("10.0.0.1:8080", "http://10.0.0.1:8080", true),

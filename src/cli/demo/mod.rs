@@ -31,7 +31,7 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
 
     let balancer = Balancer::bind(config, None)
         .context("the demo cannot start; --listen and --admin choose other addresses")?;
-    answer(&introduction(args, &backends, &balancer));
+    answer(&introduction(args, &backends, &balancer.addresses(), balancer.admin_address()));
     backend::start(backends, args.work).context("the backends cannot start")?;
     serve(balancer)
 }
@@ -69,45 +69,50 @@ fn url(address: SocketAddr) -> EndpointUrl {
 }
 
 /// What runs where, and what to try next.
-fn introduction(args: &DemoArgs, backends: &[Backend], balancer: &Balancer) -> String {
-    let addresses = balancer.addresses();
-    let admin = balancer.admin_address();
+fn introduction(
+    args: &DemoArgs,
+    backends: &[Backend],
+    addresses: &[SocketAddr],
+    admin: Option<SocketAddr>,
+) -> String {
     let mut text = format!("tinylb demo: each request takes a backend {}\n\n", args.work);
-    let mut place = |name: &str, address: SocketAddr, note: String| {
+    let mut place = |name: &str, address: SocketAddr, note: &str| {
         text.push_str(&format!("  {name:<12}http://{}{note}\n", from_here(address)));
     };
-    for address in &addresses {
-        place("balancer", *address, format!("  (policy {})", args.policy));
+    for address in addresses {
+        place("balancer", *address, &format!("  (policy {})", args.policy));
     }
     for backend in backends {
-        place(&backend.name, backend.address, String::new());
+        place(&backend.name, backend.address, "");
     }
     if let Some(admin) = admin {
-        place("admin", admin, String::new());
+        place("admin", admin, "");
     }
-    let Some(balancer) = addresses.first().map(|address| from_here(*address)) else { return text };
-    text.push_str(&format!(
-        "
-Try, in another terminal:
 
-  curl http://{balancer}/hello?a=b
-      who answers, and what it was sent
-  for i in $(seq 9); do curl -s http://{balancer}/ | head -1; done
-      who answers, nine times
-"
-    ));
+    text.push_str("\nTry, in another terminal:\n\n");
+    let mut try_this = |command: String, what: &str| {
+        text.push_str(&format!("  {command}\n      {what}\n"));
+    };
+    if let Some(balancer) = addresses.first().map(|address| from_here(*address)) {
+        try_this(
+            format!("curl 'http://{balancer}/hello?a=b'"),
+            "who answers, what it was sent, and how long it worked",
+        );
+        try_this(
+            format!("for i in $(seq 9); do curl -s http://{balancer}/ | head -1; done"),
+            "who answers, nine times",
+        );
+    }
     if let Some(backend) = backends.first() {
-        text.push_str(&format!(
-            "  tinylb http://{}/base --listen 127.0.0.1:8081 --admin off
-      a second balancer; curl http://127.0.0.1:8081/hello arrives as /base/hello
-",
-            backend.address
-        ));
+        try_this(
+            format!("tinylb http://{}/base --listen 127.0.0.1:8081 --admin off", backend.address),
+            "a second balancer, with a base path: http://127.0.0.1:8081/hello asks for /base/hello",
+        );
     }
     if let Some(admin) = admin.map(from_here) {
-        text.push_str(&format!("  curl http://{admin}/metrics\n      what was counted\n"));
+        try_this(format!("curl http://{admin}/metrics"), "what was counted");
     }
-    text.push_str("\nCtrl-C ends it: requests in flight are finished first.\n\n");
+    text.push_str("\nCtrl-C ends it, once the requests in flight are answered.\n\n");
     text
 }
 
@@ -116,5 +121,35 @@ fn from_here(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!("localhost:{}", address.port()),
         false => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn the_introduction_has_the_real_ports() {
+        let line = ["tinylb", "demo", "--listen", ":0", "--backends", "0", "--work", "7ms"];
+        let Some(Command::Demo(args)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!()
+        };
+        let backends = bind(&args.backends).unwrap();
+        let admin = "127.0.0.1:4711".parse().ok();
+        let text = introduction(&args, &backends, &["[::]:4712".parse().unwrap()], admin);
+        let backend = backends[0].address;
+        for part in [
+            "each request takes a backend 7ms\n".to_owned(),
+            "  balancer    http://localhost:4712  (policy p2c)\n".to_owned(),
+            format!("  backend-1   http://{backend}\n"),
+            "  admin       http://127.0.0.1:4711\n".to_owned(),
+            "  curl 'http://localhost:4712/hello?a=b'\n".to_owned(),
+            format!("  tinylb http://{backend}/base --listen"),
+            "  curl http://127.0.0.1:4711/metrics\n".to_owned(),
+        ] {
+            assert!(text.contains(&part), "{part}\n{text}");
+        }
     }
 }
