@@ -194,6 +194,6 @@ mod tests {
     #[test]
     fn options_are_bounded() {
         let many = format!("Connection: {}\r\n", "a,".repeat(MAX_OPTIONS + 1));
-        assert!(with_head(&many, |head| Options::of(head)).is_err());
+        assert!(with_head(&many, Options::of).is_err());
     }
 }
