@@ -71,6 +71,7 @@ def idle_table(case, count, results):
 
 def _notes(case, results):
     notes = [case.note] if case.note else []
+    waited = {}
     for name, result in results.items():
         notes += [f"{name} failed: {reason}" for reason in dict.fromkeys(result["failed"])]
         opened = result.get("backend_connections_per_request", 0)
@@ -78,11 +79,13 @@ def _notes(case, results):
             notes.append(f"{name} opened {opened:.2f} backend connections per request.")
         if result.get("logged", 1) < LOGGED and name != "relay":
             notes.append(f"{name} logged {result['logged']:.1%} of its requests.")
-        waited = max((run.get("core_waited", 0) for run in result["runs"]), default=0)
-        if waited > DISTURBED:
-            notes.append(
-                f"{name} waited for its core {waited:.0%} of one run: something else ran there."
-            )
+        waited[name] = max((run.get("core_waited", 0) for run in result["runs"]), default=0)
+    disturbed = [f"{name} {share:.0%}" for name, share in waited.items() if share > DISTURBED]
+    if disturbed:
+        notes.append(
+            "Disturbed: something else ran on the proxies' core. Time spent waiting for it, in the"
+            f" worst round: {', '.join(disturbed)}."
+        )
     return "".join(f"\n{note}\n" for note in notes)
 
 
