@@ -4,7 +4,6 @@
 //! those that stay, so that nothing a peer names in `Connection` can take them away again.
 
 use std::io::Write;
-use std::net::IpAddr;
 
 use super::body::Framing;
 use super::connection::is_hop_by_hop;
@@ -21,9 +20,7 @@ pub struct Hop<'a> {
     /// The Host field for the endpoint.
     pub host: &'a [u8],
     /// The client's address.
-    pub client: IpAddr,
-    /// The same as text.
-    pub client_text: &'a str,
+    pub client: &'a str,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
     /// The name of this instance in `Via`.
@@ -102,7 +99,7 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(hop.client_text.as_bytes());
+    out.extend_from_slice(hop.client.as_bytes());
     out.extend_from_slice(b"\r\n");
     if believed(FieldId::XForwardedProto).next().is_none() {
         line(out, b"X-Forwarded-Proto", b"http");
@@ -125,13 +122,11 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
 
 /// One element of `Forwarded` (RFC 7239 4), and the line's end.
 fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
-    let quoted = match hop.client {
-        IpAddr::V4(_) => ("", ""),
-        IpAddr::V6(_) => ("\"[", "]\""),
-    };
+    // An address of IPv6 has brackets, and what has brackets has quotes.
+    let quoted = if hop.client.contains(':') { ("\"[", "]\"") } else { ("", "") };
     out.extend_from_slice(b"for=");
     out.extend_from_slice(quoted.0.as_bytes());
-    out.extend_from_slice(hop.client_text.as_bytes());
+    out.extend_from_slice(hop.client.as_bytes());
     out.extend_from_slice(quoted.1.as_bytes());
     if let Some(authority) = request.authority {
         out.extend_from_slice(b";host=\"");
@@ -300,8 +295,7 @@ mod tests {
     const HOP: Hop<'static> = Hop {
         base_path: b"/base/",
         host: b"endpoint:1",
-        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-        client_text: "127.0.0.1",
+        client: "127.0.0.1",
         is_trusted: false,
         pseudonym: "tinylb-x",
         request_id: b"id",

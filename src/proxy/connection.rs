@@ -1,7 +1,6 @@
 //! One client connection: it waits for requests, holding nothing while it does, and hands each to
 //! an exchange.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -40,86 +39,85 @@ pub(super) struct Client {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
     pub stream: TcpStream,
-    pub peer: IpAddr,
-    /// The same as text, for each request's `X-Forwarded-For`.
-    pub peer_text: Box<str>,
+    /// The client's address, as `X-Forwarded-For` and the log have it.
+    pub peer: Box<str>,
+    /// Whether its own forwarding fields are believed.
+    pub is_trusted: bool,
     pub deadline: Deadline,
     /// When the last exchange ended, or the connection began.
     pub idle_since: Instant,
-    slot: usize,
+    /// What [`Worker::drain`] wakes it by.
+    waker: Option<usize>,
     /// Its place under the listener's limit.
     _permit: OwnedSemaphorePermit,
 }
 
 /// Serves one connection to its end. The worker's count of connections includes it already.
-pub async fn serve(
+///
+/// What is kept while a connection is idle is the [`Client`], and a task that is small because the
+/// rest comes in boxes: many thousands of them may be idle at once.
+pub fn serve(
     worker: Rc<Worker>,
     listener: Rc<Listener>,
     accepted: Accepted,
     permit: OwnedSemaphorePermit,
 ) {
-    let counted = Counted(Rc::clone(&worker));
-    let Ok(stream) = TcpStream::from_std(accepted.socket.into()) else { return };
-    let slot = std::future::poll_fn(|cx| Poll::Ready(worker.remember(cx.waker().clone()))).await;
-    let mut client = Client {
+    let Ok(stream) = TcpStream::from_std(accepted.socket.into()) else {
+        worker.stats().connections.fetch_sub(1, Relaxed);
+        return;
+    };
+    let peer = accepted.peer.ip();
+    let mut client = Box::new(Client {
+        is_trusted: listener.trusts(peer),
         worker,
         listener,
         stream,
-        peer: accepted.peer.ip(),
-        peer_text: accepted.peer.ip().to_string().into(),
+        peer: peer.to_string().into(),
         deadline: Deadline::default(),
         idle_since: Instant::now(),
-        slot,
+        waker: None,
         _permit: permit,
-    };
-    while client.request_begins().await {
-        // In a box, so that an idle connection does not keep the room that an exchange needs.
-        match Box::pin(exchange::serve(&mut client)).await {
-            Next::Idle => {}
-            Next::Close => break,
-            Next::Linger => {
-                Box::pin(client.linger()).await;
-                break;
+    });
+    tokio::task::spawn_local(async move {
+        while client.request_begins().await {
+            match Box::pin(exchange::serve(&mut client)).await {
+                Next::Idle => continue,
+                Next::Close => {}
+                Next::Linger => Box::pin(client.linger()).await,
+                Next::Reset => {
+                    let socket = socket2::SockRef::from(&client.stream);
+                    let _ = socket.set_linger(Some(Duration::ZERO));
+                }
             }
-            Next::Reset => {
-                let _ = socket2::SockRef::from(&client.stream).set_linger(Some(Duration::ZERO));
-                break;
-            }
+            return;
         }
-    }
-    drop(client);
-    drop(counted);
-}
-
-/// The worker's count of connections, for as long as the task lives, however it ends.
-struct Counted(Rc<Worker>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.stats().connections.fetch_sub(1, Relaxed);
-    }
+    });
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.worker.forget(self.slot);
+        if let Some(waker) = self.waker {
+            self.worker.forget(waker);
+        }
+        self.worker.stats().connections.fetch_sub(1, Relaxed);
     }
 }
 
 impl Client {
     /// Waits for the first byte of the next request; false when it is not worth waiting any longer.
     async fn request_begins(&mut self) -> bool {
-        let Self { worker, listener, stream, deadline, idle_since, .. } = self;
-        let due = *idle_since + listener.config.timeouts.idle;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
                 return Poll::Ready(ready.is_ok());
             }
-            let due = match worker.draining.get() {
+            let worker = &self.worker;
+            self.waker.get_or_insert_with(|| worker.remember(cx.waker().clone()));
+            let due = self.idle_since + self.listener.config.timeouts.idle;
+            let due = match self.worker.draining.get() {
                 Some(since) => due.min(since + DRAIN_IDLE_GRACE),
                 None => due,
             };
-            deadline.poll(cx, due).map(|_| false)
+            self.deadline.poll(cx, due).map(|_| false)
         })
         .await
     }

@@ -122,8 +122,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         Ok(request) => request,
         Err(error) => return refuse_unread(client, scratch, error).await,
     };
-    let is_trusted = client.listener.trusts(client.peer);
-    let request_id = RequestId::of(&request, is_trusted);
+    let request_id = RequestId::of(&request, client.is_trusted);
     let found = find(&worker, &client.listener, &snapshot, &request);
 
     // The head stays where it is until the end; the body has a buffer of its own.
@@ -133,7 +132,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         buffer = worker.buffers.at_least(rest.len());
         buffer.append(rest);
     }
-    let Client { listener, stream, peer, peer_text, deadline, idle_since, .. } = client;
+    let Client { listener, stream, peer, is_trusted, deadline, idle_since, .. } = client;
     let (mut reader, mut writer) = stream.split();
     let decoder = Decoder::new(request.framing);
     let mut side = ClientSide {
@@ -146,9 +145,8 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             let forward = Forward {
                 worker: &worker,
                 listener,
-                peer: *peer,
-                peer_text,
-                is_trusted,
+                peer,
+                is_trusted: *is_trusted,
                 request: &request,
                 request_id: request_id.as_bytes(),
                 upstream,
@@ -181,7 +179,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let ended = progress.ended.get().unwrap_or_else(Instant::now);
     *idle_since = ended;
     let record = Record {
-        client: *peer,
+        client: peer,
         method: Some(request.token),
         host: request.authority,
         path: Some(request.path()),
@@ -316,7 +314,7 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
     let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
     let written = sink.flush(&mut waits).await;
     let record = Record {
-        client: *peer,
+        client: peer,
         method: None,
         host: None,
         path: None,

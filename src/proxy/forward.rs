@@ -2,7 +2,6 @@
 //! where that is certainly safe.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -36,8 +35,8 @@ const REPLAY: usize = 64 * 1024;
 pub(super) struct Forward<'a> {
     pub worker: &'a Worker,
     pub listener: &'a Listener,
-    pub peer: IpAddr,
-    pub peer_text: &'a str,
+    /// The client's address.
+    pub peer: &'a str,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
     pub request: &'a Request<'a>,
@@ -268,7 +267,6 @@ impl Forward<'_> {
             base_path: endpoint.base_path.as_bytes(),
             host,
             client: self.peer,
-            client_text: self.peer_text,
             is_trusted: self.is_trusted,
             pseudonym: &self.worker.shared.pseudonym,
             request_id: self.request_id,

@@ -124,7 +124,7 @@ impl Acceptor {
             }
             _ => {
                 let (worker, listener) = (Rc::clone(&self.worker), Rc::clone(&self.listener));
-                tokio::task::spawn_local(serve(worker, listener, accepted, permit));
+                serve(worker, listener, accepted, permit);
             }
         }
     }

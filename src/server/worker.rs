@@ -70,12 +70,7 @@ async fn run(start: Start) {
             Command::Serve(handed) => {
                 if let Some(listener) = known.get(handed.listener) {
                     let (worker, listener) = (Rc::clone(&worker), Rc::clone(listener));
-                    tokio::task::spawn_local(serve(
-                        worker,
-                        listener,
-                        handed.accepted,
-                        handed.permit,
-                    ));
+                    serve(worker, listener, handed.accepted, handed.permit);
                 }
             }
             Command::Replace(snapshot) => worker.replace_snapshot(snapshot),
