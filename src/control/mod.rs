@@ -165,7 +165,7 @@ fn fit_to_descriptors(config: &mut Config) {
         usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
     let named: usize = config.listeners.iter().filter_map(|l| l.max_connections).sum();
     if named > possible {
-        let hint = "raise the limit of open files (ulimit -n); accepting pauses when it is reached";
+        let hint = "raise the limit of descriptors (ulimit -n); accepting pauses when they run out";
         tracing::warn!(max_connections = named, possible, hint);
     }
     let open = config.listeners.iter_mut().filter(|l| l.max_connections.is_none());

@@ -289,13 +289,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Payload, trailer section, and what is left over.
+    type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>);
+
     /// Everything that comes out of `wire` when it arrives in these pieces: payload, trailer
     /// section and what is left over, or the fault.
-    fn decode(
-        framing: Framing,
-        wire: &[u8],
-        pieces: &[usize],
-    ) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Error> {
+    fn decode(framing: Framing, wire: &[u8], pieces: &[usize]) -> Result<Decoded, Error> {
         let mut decoder = Decoder::new(framing);
         let mut buffer = Buffer::with_capacity(64 * 1024);
         let mut payload = Vec::new();

@@ -99,7 +99,12 @@ pub fn announced_framing(head: Head<'_>) -> Result<Option<Framing>, Error> {
 fn transfer_encoding(head: Head<'_>) -> Result<Framing, Error> {
     let mut values = head.values(FieldId::TransferEncoding);
     match (values.next(), values.next()) {
-        (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (Some(value), None)
+            if value.eq_ignore_ascii_case(b"chunked")
+                && !head.has_odd_space(FieldId::TransferEncoding) =>
+        {
+            Ok(Framing::Chunked)
+        }
         _ => Err(Error::bad_request("a transfer coding other than a single chunked")),
     }
 }
@@ -176,6 +181,8 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked,\r\n",
             "Transfer-Encoding:\r\n",
+            "Transfer-Encoding:\tchunked\r\n",
+            "Transfer-Encoding: chunked \t\r\n",
         ] {
             assert!(framing(refused).is_err(), "{refused}");
         }
@@ -194,6 +201,6 @@ mod tests {
     #[test]
     fn options_are_bounded() {
         let many = format!("Connection: {}\r\n", "a,".repeat(MAX_OPTIONS + 1));
-        assert!(with_head(&many, |head| Options::of(head)).is_err());
+        assert!(with_head(&many, Options::of).is_err());
     }
 }

@@ -131,6 +131,16 @@ impl<'a> Head<'a> {
         self.fields.iter().map(move |f| (f.id, f.name.slice(self.bytes), f.value.slice(self.bytes)))
     }
 
+    /// Whether white space other than SP is around a value of this field. It is allowed (RFC 9110
+    /// 5.6.3), but not everybody takes it off.
+    pub fn has_odd_space(self, id: FieldId) -> bool {
+        self.fields.iter().filter(|f| f.id == id).any(|f| {
+            let line = self.bytes.get(usize::from(f.name.end)..).unwrap_or_default();
+            let line = line.split(|b| *b == b'\r').next().unwrap_or_default();
+            line.contains(&b'\t')
+        })
+    }
+
     /// The values of one field, in order.
     pub fn values(self, id: FieldId) -> impl Iterator<Item = &'a [u8]> {
         self.fields.iter().filter(move |f| f.id == id).map(move |f| f.value.slice(self.bytes))

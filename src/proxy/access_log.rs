@@ -212,13 +212,14 @@ fn json(out: &mut Vec<u8>, key: &str, value: Option<&[u8]>) {
     let Some(value) = value else { return out.extend_from_slice(b"null") };
     let value: Cow<'_, str> = String::from_utf8_lossy(value);
     out.push(b'"');
-    for byte in value.bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0..0x20 | 0x7f => {
-                let _ = write!(out, "\\u{byte:04x}");
+    // Some readers take U+0085 or U+2028 for the end of a line, so only ASCII stands as itself.
+    for unit in value.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte @ (b'"' | b'\\')) => out.extend_from_slice(&[b'\\', byte]),
+            Ok(byte @ b' '..=b'~') => out.push(byte),
+            _ => {
+                let _ = write!(out, "\\u{unit:04x}");
             }
-            _ => out.push(byte),
         }
     }
     out.push(b'"');

@@ -75,8 +75,7 @@ impl Acceptor {
     async fn accept_waiting(&self) {
         let stats = self.worker.stats();
         loop {
-            // Above the limit, connections wait in the kernel's queue. It is never closed.
-            let Ok(permit) = Arc::clone(&self.limit).acquire_owned().await else { return };
+            let Some(permit) = self.permit().await else { return };
             match self.socket.accept() {
                 Ok(accepted) => {
                     stats.accepted.add(1);
@@ -89,12 +88,23 @@ impl Acceptor {
                     _ => {
                         drop(permit);
                         stats.accept_pauses.add(1);
-                        tracing::warn!(%error, "accepting pauses");
+                        tracing::warn!(%error, "out of descriptors or memory; accepting pauses");
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
             }
         }
+    }
+
+    /// A place under the listener's limit; while there is none, connections wait in the kernel's
+    /// queue.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
+            return Some(permit);
+        }
+        tracing::warn!(address = %self.listener.config.address, "max_connections is reached; new connections wait");
+        // The semaphore is never closed.
+        Arc::clone(&self.limit).acquire_owned().await.ok()
     }
 
     /// Hands `accepted` to the worker that has the fewest connections.

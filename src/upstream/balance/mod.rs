@@ -52,9 +52,9 @@ impl Balancer {
     }
 }
 
-/// Whether `a` has less in flight for its weight than `b`, the request to be placed included.
-fn is_less_loaded(a: &Endpoint, b: &Endpoint) -> std::cmp::Ordering {
-    let load = |e: &Endpoint| u64::from(e.state.in_flight()) + 1;
+/// Which of two has less in flight for its weight.
+fn compare_load(a: &Endpoint, b: &Endpoint) -> std::cmp::Ordering {
+    let load = |e: &Endpoint| u64::from(e.state.in_flight());
     // a / weight(a) against b / weight(b), without the division.
     (load(a) * u64::from(b.weight)).cmp(&(load(b) * u64::from(a.weight)))
 }

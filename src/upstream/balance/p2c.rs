@@ -1,12 +1,12 @@
 //! Power of two choices: the less loaded of two drawn at random (Mitzenmacher 2001). Nearly as
 //! even as looking at all, without all balancers and workers rushing to the same best one.
 
-use super::is_less_loaded;
+use super::compare_load;
 use super::random::Random;
 use crate::upstream::endpoint::Endpoint;
 
 /// Picks the less loaded of two usable endpoints drawn by weight; of equals the first drawn, which
-/// is random.
+/// is random by weight.
 pub(super) fn pick(
     random: &Random,
     endpoints: &[Endpoint],
@@ -25,7 +25,7 @@ pub(super) fn pick(
     };
     let (first, second) = drawn?;
     match (endpoints.get(first), endpoints.get(second)) {
-        (Some(a), Some(b)) if is_less_loaded(b, a).is_lt() => Some(second),
+        (Some(a), Some(b)) if compare_load(b, a).is_lt() => Some(second),
         _ => Some(first),
     }
 }

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_schedule_is_bounded_and_nobody_is_left_out() {
-        let weights = vec![[65_521, 65_519, 1].as_slice(); 4].concat();
+        let weights = [[65_521, 65_519, 1]; 4].concat();
         let schedule = schedule(&weights);
         assert!((schedule.len() as u64) < 2 * MAX_TURNS);
         assert!((0..12).all(|i| schedule.contains(&i)));
