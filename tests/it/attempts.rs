@@ -128,7 +128,8 @@ fn a_backend_that_closes_after_each_answer_is_never_noticed_by_a_get() {
     }
 }
 
-/// Whether the kernel has a connection to `port` on this machine whose peer has not closed.
+/// Whether the kernel has a connection to `port` on this machine whose peer has not closed. Slow
+/// where many connections have been of late.
 fn is_established(port: u16) -> bool {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let (remote, established) = (format!("0100007F:{port:04X}"), "01");
@@ -144,13 +145,13 @@ fn a_connection_that_is_known_to_be_closed_is_not_used() {
     let backend = Backend::closing_after(ok("and bye"));
     let tinylb = Tinylb::before(&backend);
     let mut client = tinylb.connect();
-    for i in 0..100 {
+    for i in 0..10 {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
         assert_eq!(client.response().text(), "and bye", "{i}");
         let port = backend.address().port();
         eventually("the FIN has come", || (!is_established(port)).then_some(()));
     }
-    assert_eq!(backend.requests().len(), 100);
+    assert_eq!(backend.requests().len(), 10);
 }
 
 #[test]
