@@ -1,7 +1,7 @@
 //! One client connection: it waits for requests, holding nothing while it does, and hands each to
 //! an exchange.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -40,8 +40,12 @@ pub(super) struct Client {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
     pub stream: TcpStream,
-    pub peer: SocketAddr,
+    pub peer: IpAddr,
+    /// The same as text, for each request's `X-Forwarded-For`.
+    pub peer_text: Box<str>,
     pub deadline: Deadline,
+    /// When the last exchange ended, or the connection began.
+    pub idle_since: Instant,
     slot: usize,
     /// Its place under the listener's limit.
     _permit: OwnedSemaphorePermit,
@@ -61,8 +65,10 @@ pub async fn serve(
         worker,
         listener,
         stream,
-        peer: accepted.peer,
+        peer: accepted.peer.ip(),
+        peer_text: accepted.peer.ip().to_string().into(),
         deadline: Deadline::default(),
+        idle_since: Instant::now(),
         slot,
         _permit: permit,
     };
@@ -103,13 +109,12 @@ impl Drop for Client {
 impl Client {
     /// Waits for the first byte of the next request; false when it is not worth waiting any longer.
     async fn request_begins(&mut self) -> bool {
-        let Self { worker, listener, stream, deadline, .. } = self;
-        let mut due = None;
+        let Self { worker, listener, stream, deadline, idle_since, .. } = self;
+        let due = *idle_since + listener.config.timeouts.idle;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
                 return Poll::Ready(ready.is_ok());
             }
-            let due = *due.get_or_insert_with(|| Instant::now() + listener.config.timeouts.idle);
             let due = match worker.draining.get() {
                 Some(since) => due.min(since + DRAIN_IDLE_GRACE),
                 None => due,

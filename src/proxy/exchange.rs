@@ -30,7 +30,7 @@ pub(super) async fn serve(client: &mut Client) -> Next {
     let mut scratch = client.worker.buffers.scratch();
     loop {
         let next = match read_head(client, &mut scratch.input).await {
-            Ok(Some(length)) => Box::pin(one(client, &mut scratch, length)).await,
+            Ok(Some(length)) => one(client, &mut scratch, length).await,
             Ok(None) => Next::Close,
             Err(error) => refuse_unread(client, &mut scratch, error).await,
         };
@@ -82,6 +82,8 @@ pub(super) struct Progress {
     pub status: Cell<u16>,
     /// Whether any of the final response has been written.
     pub begun: Cell<bool>,
+    /// When the response ended, if it did.
+    pub ended: Cell<Option<Instant>>,
     /// Whether the client knows the end of the response only by the connection's.
     pub ends_by_close: Cell<bool>,
     /// Payload from the client, and to it.
@@ -120,7 +122,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         Ok(request) => request,
         Err(error) => return refuse_unread(client, scratch, error).await,
     };
-    let is_trusted = client.listener.trusts(client.peer.ip());
+    let is_trusted = client.listener.trusts(client.peer);
     let request_id = RequestId::of(&request, is_trusted);
     let found = find(&worker, &client.listener, &snapshot, &request);
 
@@ -131,7 +133,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         buffer = worker.buffers.at_least(rest.len());
         buffer.append(rest);
     }
-    let Client { listener, stream, peer, deadline, .. } = client;
+    let Client { listener, stream, peer, peer_text, deadline, idle_since, .. } = client;
     let (mut reader, mut writer) = stream.split();
     let decoder = Decoder::new(request.framing);
     let mut side = ClientSide {
@@ -144,8 +146,8 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             let forward = Forward {
                 worker: &worker,
                 listener,
-                peer: peer.ip(),
-                peer_text: &peer.ip().to_string(),
+                peer: *peer,
+                peer_text,
                 is_trusted,
                 request: &request,
                 request_id: request_id.as_bytes(),
@@ -176,14 +178,16 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             answer.send(here, &progress, &mut side, &mut drafts.to_client, write).await
         }
     };
+    let ended = progress.ended.get().unwrap_or_else(Instant::now);
+    *idle_since = ended;
     let record = Record {
-        client: peer.ip(),
+        client: *peer,
         method: Some(request.token),
         host: request.authority,
         path: Some(request.path()),
         status: progress.status.get(),
         bytes: (progress.bytes.0.get(), progress.bytes.1.get()),
-        duration: started.elapsed(),
+        duration: ended.duration_since(started),
         upstream_duration: progress.upstream_duration.get(),
         route: None,
         upstream: None,
@@ -312,7 +316,7 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
     let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
     let written = sink.flush(&mut waits).await;
     let record = Record {
-        client: peer.ip(),
+        client: *peer,
         method: None,
         host: None,
         path: None,
@@ -376,12 +380,13 @@ impl<'a> RequestId<'a> {
     /// 128 random bits in hexadecimal.
     fn made() -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut random = fastrand::u128(..);
-        Self::Made(std::array::from_fn(|_| {
-            let digit = DIGITS.get((random & 0xf) as usize).copied().unwrap_or(b'0');
-            random >>= 4;
-            digit
-        }))
+        let random = fastrand::u128(..).to_ne_bytes();
+        let mut id = [0; 32];
+        for (pair, byte) in id.chunks_exact_mut(2).zip(random) {
+            let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte)]);
+        }
+        Self::Made(id)
     }
 
     fn as_bytes(&self) -> &[u8] {

@@ -197,6 +197,8 @@ impl Forward<'_> {
         let is_kept = replay.is_on;
         progress.attempts.set(progress.attempts.get() + 1);
         progress.sending.set(Sending::Underway);
+        // A kept connection gets the request as soon as it is there; a new one took its time.
+        let asked = if is_kept { self.started } else { Instant::now() };
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(endpoint, request);
         let (mut from_endpoint, mut to_endpoint) = stream.split();
@@ -205,7 +207,13 @@ impl Forward<'_> {
             let ClientSide { source, writer, deadline } = client;
             let mut sending = pin!(self.send(source, &mut to_endpoint, request, replay, &written));
             let mut receiving = pin!(self.receive(
-                Passage { from_endpoint: &mut from_endpoint, writer, output: to_client, deadline },
+                Passage {
+                    from_endpoint: &mut from_endpoint,
+                    writer,
+                    output: to_client,
+                    deadline,
+                    asked
+                },
                 fields
             ));
             let mut is_sending = true;
@@ -234,10 +242,12 @@ impl Forward<'_> {
                 return Ok(Next::Close);
             }
         };
+        let ended = Instant::now();
+        progress.ended.set(Some(ended));
         let is_whole = progress.sending.get() == Sending::Whole;
         if let (Some(keep), true) = (keep, is_whole) {
             let mut pool = self.worker.pool.borrow_mut();
-            pool.put(endpoint.state.id, stream, Instant::now() + keep);
+            pool.put(endpoint.state.id, stream, ended + keep);
         }
         Ok(match persistence {
             // The client may not know that we will read no more.

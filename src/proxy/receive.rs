@@ -33,6 +33,8 @@ pub(super) struct Passage<'a, 'b, 'c> {
     /// What goes to the client next.
     pub output: &'b mut Vec<u8>,
     pub deadline: &'b mut Deadline,
+    /// When the endpoint was asked.
+    pub asked: Instant,
 }
 
 /// A response that has been passed on to its end.
@@ -66,7 +68,6 @@ impl Forward<'_> {
         mut via: Passage<'_, '_, '_>,
         fields: &mut Vec<Field>,
     ) -> Result<Received, Error> {
-        let asked = Instant::now();
         let mut buffer = self.worker.buffers.small();
         for informational in 0..=MAX_INFORMATIONAL {
             let length = self.receive_head(&mut via, &mut buffer, informational == 0).await?;
@@ -78,7 +79,7 @@ impl Forward<'_> {
             via.output.clear();
             if !response.is_informational() {
                 self.progress.status.set(response.status);
-                self.progress.upstream_duration.set(Some(asked.elapsed()));
+                self.progress.upstream_duration.set(Some(via.asked.elapsed()));
             }
             if response.status >= 200 {
                 let plan = self.begin(&response, informational == 0, via.output);
@@ -114,7 +115,12 @@ impl Forward<'_> {
             let owed = || {
                 let is_owed = self.progress.sending.get() != Sending::Underway;
                 let timeout = self.upstream.config.timeouts.response;
-                is_owed.then(|| *due.get_or_insert_with(|| Instant::now() + timeout))
+                // A request without a body is sent as soon as it is asked.
+                let since = || match self.request.framing {
+                    Framing::Empty => via.asked,
+                    _ => Instant::now(),
+                };
+                is_owed.then(|| *due.get_or_insert_with(|| since() + timeout))
             };
             match via.deadline.due(owed, via.from_endpoint.read(buffer.spare())).await {
                 Ok(Ok(n)) if n > 0 => buffer.fill(n),

@@ -25,10 +25,6 @@ pub const SMALL: usize = 16 * 1024;
 /// 256 KiB reads as in 16 KiB ones.
 pub const LARGE: usize = 256 * 1024;
 
-/// Buffers kept for reuse, of each size. What more connections need at once is allocated.
-const KEPT_SMALL: usize = 128;
-const KEPT_LARGE: usize = 8;
-
 /// How long a connection that was idle when the drain began is left for one more request: long
 /// enough for one that is on its way, so that it is not lost.
 pub const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -175,18 +171,47 @@ pub struct Drafts {
     pub fields: Vec<Field>,
 }
 
+/// Things of one kind that nobody uses at the moment, kept for the next who needs one.
+#[derive(Debug)]
+struct Spares<T> {
+    kept: Vec<T>,
+    /// The fewest that were there since the last [`trim`](Self::trim): nobody needed these.
+    fewest: usize,
+}
+
+impl<T> Default for Spares<T> {
+    fn default() -> Self {
+        Self { kept: Vec::new(), fewest: 0 }
+    }
+}
+
+impl<T> Spares<T> {
+    fn take(&mut self) -> Option<T> {
+        let taken = self.kept.pop();
+        self.fewest = self.fewest.min(self.kept.len());
+        taken
+    }
+
+    /// Frees what nobody has needed since the last time.
+    fn trim(&mut self) {
+        self.kept.truncate(self.kept.len() - self.fewest.min(self.kept.len()));
+        self.kept.shrink_to(self.kept.len() * 2);
+        self.fewest = self.kept.len();
+    }
+}
+
 /// Buffers of one worker that nobody uses at the moment.
 #[derive(Debug, Default)]
 pub struct Buffers {
-    scratch: RefCell<Vec<Scratch>>,
-    small: RefCell<Vec<Buffer>>,
-    large: RefCell<Vec<Buffer>>,
+    scratch: RefCell<Spares<Scratch>>,
+    small: RefCell<Spares<Buffer>>,
+    large: RefCell<Spares<Buffer>>,
 }
 
 impl Buffers {
     /// What one exchange needs to work with.
     pub fn scratch(&self) -> Scratch {
-        self.scratch.borrow_mut().pop().unwrap_or_else(|| Scratch {
+        self.scratch.borrow_mut().take().unwrap_or_else(|| Scratch {
             input: Buffer::with_capacity(SMALL),
             ..Scratch::default()
         })
@@ -196,16 +221,15 @@ impl Buffers {
     pub fn recycle(&self, mut scratch: Scratch) {
         let Drafts { to_endpoint, to_client, .. } = &scratch.drafts;
         let outputs = to_endpoint.capacity().max(to_client.capacity());
-        let mut kept = self.scratch.borrow_mut();
-        if kept.len() < KEPT_SMALL && scratch.input.capacity() == SMALL && outputs <= 2 * SMALL {
+        if scratch.input.capacity() == SMALL && outputs <= 2 * SMALL {
             scratch.input.clear();
-            kept.push(scratch);
+            self.scratch.borrow_mut().kept.push(scratch);
         }
     }
 
     /// An empty small buffer.
     pub fn small(&self) -> Buffer {
-        self.small.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(SMALL))
+        self.small.borrow_mut().take().unwrap_or_else(|| Buffer::with_capacity(SMALL))
     }
 
     /// An empty buffer for at least `size` bytes, small if that is enough.
@@ -215,8 +239,8 @@ impl Buffers {
 
     /// Makes `buffer`, which a read has filled, a large one.
     pub fn enlarge(&self, buffer: &mut Buffer) {
-        let mut large =
-            self.large.borrow_mut().pop().unwrap_or_else(|| Buffer::with_capacity(LARGE));
+        let kept = self.large.borrow_mut().take();
+        let mut large = kept.unwrap_or_else(|| Buffer::with_capacity(LARGE));
         large.append(buffer.filled());
         self.put(std::mem::replace(buffer, large));
     }
@@ -224,14 +248,39 @@ impl Buffers {
     /// Takes a buffer back.
     pub fn put(&self, mut buffer: Buffer) {
         buffer.clear();
-        let (kept, limit) = match buffer.capacity() {
-            SMALL => (&self.small, KEPT_SMALL),
-            LARGE => (&self.large, KEPT_LARGE),
-            _ => return,
-        };
-        let mut kept = kept.borrow_mut();
-        if kept.len() < limit {
-            kept.push(buffer);
+        match buffer.capacity() {
+            SMALL => self.small.borrow_mut().kept.push(buffer),
+            LARGE => self.large.borrow_mut().kept.push(buffer),
+            _ => {}
         }
+    }
+
+    /// Frees what nobody has needed since the last time; from time to time, so that a burst does
+    /// not leave its memory behind.
+    pub fn trim(&self) {
+        self.scratch.borrow_mut().trim();
+        self.small.borrow_mut().trim();
+        self.large.borrow_mut().trim();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_freed_and_what_is_in_use_again_and_again_is_kept() {
+        let buffers = Buffers::default();
+        let burst: Vec<_> = (0..100).map(|_| buffers.small()).collect();
+        burst.into_iter().for_each(|buffer| buffers.put(buffer));
+        buffers.trim();
+        let kept = || buffers.small.borrow().kept.len();
+        assert_eq!(kept(), 100, "all were in use since the last time");
+        let needed: Vec<_> = (0..3).map(|_| buffers.small()).collect();
+        needed.into_iter().for_each(|buffer| buffers.put(buffer));
+        buffers.trim();
+        assert_eq!(kept(), 3);
+        buffers.trim();
+        assert_eq!(kept(), 0);
     }
 }

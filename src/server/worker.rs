@@ -87,7 +87,7 @@ async fn run(start: Start) {
     worker.log.flush(worker.stats());
 }
 
-/// Sweeps the pool and hands over the log, for as long as the worker lives.
+/// Sweeps the pool, frees spare buffers and hands over the log, for as long as the worker lives.
 async fn look_after(worker: Rc<Worker>) {
     let every = if worker.log.is_on() { FLUSH_EVERY } else { SWEEP_EVERY };
     let mut ticks = interval(every);
@@ -99,6 +99,7 @@ async fn look_after(worker: Rc<Worker>) {
         if now.duration_since(swept) >= SWEEP_EVERY {
             swept = now;
             worker.pool.borrow_mut().sweep(now);
+            worker.buffers.trim();
         }
     }
 }
