@@ -147,7 +147,8 @@ fn a_connection_that_is_not_made_in_time_is_a_504() {
 #[test]
 fn a_connection_that_is_not_made_in_time_is_tried_elsewhere() {
     let (deaf, backend) = (Deaf::new(), Backend::named("elsewhere"));
-    let tinylb = Tinylb::run(&config(&[deaf.url(), backend.url()], "", SHORT));
+    let short = "timeouts = { connect = \"200ms\" }";
+    let tinylb = Tinylb::run(&config(&[deaf.url(), backend.url()], "", short));
     for _ in 0..10 {
         let response =
             tinylb.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");

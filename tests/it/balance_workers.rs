@@ -6,16 +6,9 @@ use crate::support::{Backend, Tinylb, eventually};
 
 /// Open connections by worker.
 fn by_worker(tinylb: &Tinylb) -> HashMap<String, f64> {
-    let text = tinylb.admin("/metrics").text();
-    let lines = text.lines().filter_map(|line| line.strip_prefix("tinylb_worker_connections{"));
-    lines
-        .map(|line| {
-            let (labels, value) = line.split_once("} ").expect("labels and a value");
-            let worker = labels.split_once("worker=\"").expect("the worker").1;
-            let worker = worker.split('"').next().unwrap_or_default();
-            (worker.to_owned(), value.trim().parse().expect("a count"))
-        })
-        .collect()
+    let samples = tinylb.samples("tinylb_worker_connections");
+    assert!(samples.iter().all(|(labels, _)| labels.contains("worker=\"")), "{samples:?}");
+    samples.into_iter().collect()
 }
 
 #[test]

@@ -80,11 +80,12 @@ fn connections_over_the_limit_wait_their_turn() {
 #[test]
 fn running_out_of_descriptors_is_survived() {
     let backend = Backend::named("fine");
-    let tinylb = Tinylb::start_with_few_descriptors(&[backend.url()], 64);
+    let more_than_there_are = config(&[backend.url()], "max_connections = 1000", "");
+    let tinylb = Tinylb::run_with_few_descriptors(&more_than_there_are, 64);
     let mut first = tinylb.connect();
     assert_eq!(first.get("/").status, 200);
     let many: Vec<_> = (0..150).map(|_| tinylb.connect()).collect();
-    tinylb.wait_for_log("descriptor");
+    tinylb.wait_for_log("accepting pauses");
     assert_eq!(first.get("/").status, 200, "what is connected goes on");
     drop(many);
     eventually("it goes on to accept", || {
@@ -92,6 +93,20 @@ fn running_out_of_descriptors_is_survived() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         client.try_response_to("GET").filter(|response| response.status == 200)
     });
+}
+
+/// Where nobody says otherwise, no more connections are accepted than there can be.
+#[test]
+fn with_few_descriptors_each_connection_has_its_turn() {
+    let backend = Backend::named("fine");
+    let tinylb = Tinylb::run_with_few_descriptors(&config(&[backend.url()], "", ""), 128);
+    let mut many: Vec<_> = (0..120).map(|_| tinylb.connect()).collect();
+    for client in &mut many {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    }
+    for client in &mut many {
+        assert_eq!(client.response().text(), "fine");
+    }
 }
 
 /// The resident memory now, in KiB.

@@ -74,7 +74,7 @@ fn an_unread_body_is_never_a_request() {
 fn a_body_that_no_endpoint_took_is_never_a_request() {
     let evil = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let dead = Refusing::new();
-    let tinylb = Tinylb::start(&[dead.url()], &["--access-log", "json"]);
+    let tinylb = Tinylb::start(&[dead.url()], &["--access-log", "json", "--workers", "1"]);
     let mut client = tinylb.connect();
     let length = evil.len();
     client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{evil}"));

@@ -20,7 +20,7 @@ fn hup_swaps_the_routes() {
     assert_eq!(kept.get("/").text(), "old");
     reload(&tinylb, &config(&[new.url()], "", ""), "new");
     assert_eq!(kept.get("/").text(), "new", "connections stay and follow");
-    assert_eq!(tinylb.metric("tinylb_config_last_reload_success"), 1.0);
+    assert_eq!(tinylb.metric("tinylb_config_last_reload_success", &[]), 1.0);
     reload(&tinylb, &config(&[old.url()], "", ""), "old");
 }
 
@@ -41,7 +41,9 @@ fn what_is_in_flight_ends_where_it_began() {
     let mut client = tinylb.connect();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     comes.recv_timeout(PATIENCE).expect("the request arrives");
-    reload(&tinylb, &config(&[new.url()], "", ""), "new");
+    tinylb.rewrite(&config(&[new.url()], "", ""));
+    tinylb.signal(Signal::HUP);
+    tinylb.wait_for_log("reloaded");
     go.send(()).unwrap();
     assert_eq!(client.response().text(), "old");
     assert_eq!(client.get("/").text(), "new");

@@ -95,11 +95,7 @@ impl Tinylb {
     /// Runs a configuration file with this text.
     #[track_caller]
     pub fn run(text: &str) -> Self {
-        static FILES: AtomicUsize = AtomicUsize::new(0);
-        let number = FILES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tinylb-{}-{number}.toml", std::process::id());
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::write(&file, text).unwrap();
+        let file = write(text);
         let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
         command.arg("run").arg("-c").arg(&file);
         Self::spawn(command, Some(file))
@@ -114,14 +110,14 @@ impl Tinylb {
         Self::watch(command, None, false)
     }
 
-    /// The same as [start](Self::start), with at most `descriptors` open at once.
+    /// The same as [run](Self::run), with at most `descriptors` open at once.
     #[track_caller]
-    pub fn start_with_few_descriptors(endpoints: &[String], descriptors: usize) -> Self {
+    pub fn run_with_few_descriptors(text: &str, descriptors: usize) -> Self {
+        let file = write(text);
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {descriptors}; exec \"$@\"");
-        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_tinylb")]).args(endpoints);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "2"]);
-        Self::spawn(command, None)
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_tinylb"), "run", "-c"]).arg(&file);
+        Self::spawn(command, Some(file))
     }
 
     /// Runs it where it must end by itself, and gives its exit code and what it said.
@@ -211,12 +207,27 @@ impl Tinylb {
         self.admin
     }
 
-    /// The value of the metric `series`, name and labels as rendered; 0 where it is absent.
+    /// The samples of the metric `name`: labels as rendered, and values.
     #[track_caller]
-    pub fn metric(&self, series: &str) -> f64 {
+    pub fn samples(&self, name: &str) -> Vec<(String, f64)> {
         let text = self.admin("/metrics").text();
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.trim().parse().expect("a metric's value"))
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        lines
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .map(|rest| {
+                let (labels, value) = rest.rsplit_once(' ').expect("labels and a value");
+                (labels.to_owned(), value.parse().expect("a number"))
+            })
+            .collect()
+    }
+
+    /// The sum of those samples of `name` whose labels have all of `wanted`; there must be one.
+    #[track_caller]
+    pub fn metric(&self, name: &str, wanted: &[&str]) -> f64 {
+        let mut samples = self.samples(name);
+        samples.retain(|(labels, _)| wanted.iter().all(|wanted| labels.contains(wanted)));
+        assert!(!samples.is_empty(), "there is a metric {name} of {wanted:?}");
+        samples.iter().map(|(_, value)| value).sum()
     }
 
     /// Rewrites the configuration file it was started from.
@@ -274,6 +285,16 @@ impl Drop for Tinylb {
             }
         }
     }
+}
+
+/// Writes `text` to a file of its own.
+fn write(text: &str) -> PathBuf {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("tinylb-{}-{number}.toml", std::process::id());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
 fn value_after<'a>(line: &'a str, words: &str) -> Option<&'a str> {
