@@ -4,6 +4,7 @@
 //! those that stay, so that nothing a peer names in `Connection` can take them away again.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use super::body::Framing;
 use super::connection::is_hop_by_hop;
@@ -20,7 +21,7 @@ pub struct Hop<'a> {
     /// The Host field for the endpoint.
     pub host: &'a [u8],
     /// The client's address.
-    pub client: &'a str,
+    pub client: IpAddr,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
     /// The name of this instance in `Via`.
@@ -99,7 +100,7 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(hop.client.as_bytes());
+    address(out, hop.client);
     out.extend_from_slice(b"\r\n");
     if believed(FieldId::XForwardedProto).next().is_none() {
         line(out, b"X-Forwarded-Proto", b"http");
@@ -123,10 +124,10 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
 /// One element of `Forwarded` (RFC 7239 4), and the line's end.
 fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     // An address of IPv6 has brackets, and what has brackets has quotes.
-    let quoted = if hop.client.contains(':') { ("\"[", "]\"") } else { ("", "") };
+    let quoted = if hop.client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
     out.extend_from_slice(b"for=");
     out.extend_from_slice(quoted.0.as_bytes());
-    out.extend_from_slice(hop.client.as_bytes());
+    address(out, hop.client);
     out.extend_from_slice(quoted.1.as_bytes());
     if let Some(authority) = request.authority {
         out.extend_from_slice(b";host=\"");
@@ -251,6 +252,24 @@ pub fn decimal_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends an address.
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(v6) => {
+            // Writing to a Vec can't fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
 /// Appends `value` in decimal digits; the formatting machinery costs ten times as much, and this is
 /// on the path of every message.
 fn decimal(out: &mut Vec<u8>, mut value: u64) {
@@ -295,7 +314,7 @@ mod tests {
     const HOP: Hop<'static> = Hop {
         base_path: b"/base/",
         host: b"endpoint:1",
-        client: "127.0.0.1",
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         is_trusted: false,
         pseudonym: "tinylb-x",
         request_id: b"id",

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ const QUEUED_BLOCKS: usize = 128;
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// The client's address.
-    pub client: &'a str,
+    pub client: IpAddr,
     /// The method as sent.
     pub method: Option<&'a [u8]>,
     /// The host asked, with its port.
@@ -230,7 +231,7 @@ mod tests {
     use proptest::prelude::*;
 
     const RECORD: Record<'static> = Record {
-        client: "127.0.0.1",
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         method: Some(b"GET"),
         host: Some(b"h:80"),
         path: Some(b"/a"),

@@ -1,6 +1,7 @@
 //! One client connection: it waits for requests, holding nothing while it does, and hands each to
 //! an exchange.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
@@ -39,15 +40,13 @@ pub(super) struct Client {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
     pub stream: TcpStream,
-    /// The client's address, as `X-Forwarded-For` and the log have it.
-    pub peer: Box<str>,
+    /// The client's address.
+    pub peer: IpAddr,
     /// Whether its own forwarding fields are believed.
     pub is_trusted: bool,
     pub deadline: Deadline,
     /// When the last exchange ended, or the connection began.
     pub idle_since: Instant,
-    /// What [`Worker::drain`] wakes it by.
-    waker: Option<usize>,
     /// Its place under the listener's limit.
     _permit: OwnedSemaphorePermit,
 }
@@ -69,13 +68,12 @@ pub fn serve(
     let peer = accepted.peer.ip();
     let mut client = Box::new(Client {
         is_trusted: listener.trusts(peer),
+        deadline: Deadline::new(&worker.clock),
         worker,
         listener,
         stream,
-        peer: peer.to_string().into(),
-        deadline: Deadline::default(),
+        peer,
         idle_since: Instant::now(),
-        waker: None,
         _permit: permit,
     });
     tokio::task::spawn_local(async move {
@@ -96,9 +94,6 @@ pub fn serve(
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(waker) = self.waker {
-            self.worker.forget(waker);
-        }
         self.worker.stats().connections.fetch_sub(1, Relaxed);
     }
 }
@@ -106,18 +101,18 @@ impl Drop for Client {
 impl Client {
     /// Waits for the first byte of the next request; false when it is not worth waiting any longer.
     async fn request_begins(&mut self) -> bool {
+        let Self { worker, listener, stream, deadline, idle_since, .. } = self;
+        let end = *idle_since + listener.config.timeouts.idle;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(ready) = self.stream.poll_read_ready(cx) {
+            if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
+                deadline.clear();
                 return Poll::Ready(ready.is_ok());
             }
-            let worker = &self.worker;
-            self.waker.get_or_insert_with(|| worker.remember(cx.waker().clone()));
-            let due = self.idle_since + self.listener.config.timeouts.idle;
-            let due = match self.worker.draining.get() {
-                Some(since) => due.min(since + DRAIN_IDLE_GRACE),
-                None => due,
+            let end = match worker.draining.get() {
+                Some(since) => end.min(since + DRAIN_IDLE_GRACE),
+                None => end,
             };
-            self.deadline.poll(cx, due).map(|_| false)
+            deadline.poll(cx, end).map(|_| false)
         })
         .await
     }

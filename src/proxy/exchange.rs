@@ -35,8 +35,13 @@ pub(super) async fn serve(client: &mut Client) -> Next {
             Err(error) => refuse_unread(client, &mut scratch, error).await,
         };
         if next != Next::Idle || scratch.input.is_empty() {
+            let has_more = !scratch.input.is_empty();
             client.worker.buffers.recycle(scratch);
-            return next;
+            return match next {
+                // What the client sent behind its last request is not worth its last answer.
+                Next::Close if has_more => Next::Linger,
+                next => next,
+            };
         }
     }
 }
@@ -145,7 +150,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             let forward = Forward {
                 worker: &worker,
                 listener,
-                peer,
+                peer: *peer,
                 is_trusted: *is_trusted,
                 request: &request,
                 request_id: request_id.as_bytes(),
@@ -179,7 +184,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let ended = progress.ended.get().unwrap_or_else(Instant::now);
     *idle_since = ended;
     let record = Record {
-        client: peer,
+        client: *peer,
         method: Some(request.token),
         host: request.authority,
         path: Some(request.path()),
@@ -314,7 +319,7 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
     let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
     let written = sink.flush(&mut waits).await;
     let record = Record {
-        client: peer,
+        client: *peer,
         method: None,
         host: None,
         path: None,

@@ -2,6 +2,7 @@
 //! where that is certainly safe.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -36,7 +37,7 @@ pub(super) struct Forward<'a> {
     pub worker: &'a Worker,
     pub listener: &'a Listener,
     /// The client's address.
-    pub peer: &'a str,
+    pub peer: IpAddr,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
     pub request: &'a Request<'a>,
@@ -138,7 +139,9 @@ impl Forward<'_> {
         drafts: &mut Drafts,
     ) -> Result<Next, Error> {
         let mut replay = Replay::default();
-        let kept = self.worker.pool.borrow_mut().take(endpoint.state.id);
+        // What may not be sent twice must not be sent into a connection that has just been closed.
+        let must_be_sure = !self.request.method.is_idempotent();
+        let kept = self.worker.pool.borrow_mut().take(endpoint.state.id, must_be_sure);
         if let Some(stream) = kept {
             self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
             replay.is_on = true;
@@ -292,9 +295,8 @@ impl Forward<'_> {
     ) -> Result<(), Error> {
         let Self { progress, request, .. } = self;
         let mut sink = Sink { io: to_endpoint, output, framing: request.framing, begun: written };
-        // A request without a body never waits, and so never arms it.
         let mut waits = Waits {
-            deadline: &mut Deadline::default(),
+            deadline: &mut Deadline::new(&self.worker.clock),
             read: Some(self.listener.config.timeouts.body),
             write: self.upstream.config.timeouts.body,
         };

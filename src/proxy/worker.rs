@@ -4,10 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
@@ -15,6 +13,7 @@ use super::snapshot::Snapshot;
 use crate::config;
 use crate::http::buffer::Buffer;
 use crate::http::head::Field;
+use crate::net::deadline::Clock;
 use crate::stats::WorkerStats;
 use crate::upstream::pool::Pool;
 
@@ -59,13 +58,14 @@ pub struct Worker {
     pub pool: RefCell<Pool>,
     /// Buffers for reuse.
     pub buffers: Buffers,
+    /// The due times of its waits.
+    pub clock: Rc<Clock>,
     /// Its part of the access log.
     pub log: AccessLog,
     /// Since when the process is ending.
     pub draining: Cell<Option<Instant>>,
     #[expect(clippy::redundant_allocation, reason = "requests count references without an atomic")]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
-    connections: RefCell<Slab<Waker>>,
     date: RefCell<(u64, String)>,
 }
 
@@ -77,10 +77,10 @@ impl Worker {
             shared,
             pool: RefCell::default(),
             buffers: Buffers::default(),
+            clock: Clock::new(),
             log,
             draining: Cell::new(None),
             snapshot: RefCell::new(Rc::new(snapshot)),
-            connections: RefCell::default(),
             date: RefCell::default(),
         }
     }
@@ -110,17 +110,15 @@ impl Worker {
     /// Makes every connection notice that the process is ending.
     pub fn drain(&self) {
         self.draining.set(Some(Instant::now()));
-        self.connections.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+        self.clock.wake_all();
     }
 
-    /// Has [`drain`](Self::drain) wake the task of `waker`, until [`forget`](Self::forget).
-    pub fn remember(&self, waker: Waker) -> usize {
-        self.connections.borrow_mut().insert(waker)
-    }
-
-    /// The task is over.
-    pub fn forget(&self, key: usize) {
-        let _ = self.connections.borrow_mut().try_remove(key);
+    /// Looks after waits, and frees buffers and connections to endpoints that nobody has needed;
+    /// to be done every [`TICK`](crate::net::deadline::TICK).
+    pub fn tick(&self, now: Instant) {
+        self.clock.tick(now);
+        self.pool.borrow_mut().sweep(now);
+        self.buffers.trim();
     }
 
     /// The time as a Date field has it (RFC 9110 5.6.7), made anew once a second.

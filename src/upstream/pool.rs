@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
+use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -23,6 +24,12 @@ impl Idle {
         let read = self.stream.try_read(&mut [0]);
         matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
     }
+
+    /// The same, asking the kernel.
+    fn is_quiet_in_the_kernel(&self) -> bool {
+        let peeked = rustix::net::recv(&self.stream, &mut [0], RecvFlags::PEEK);
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
 }
 
 /// The idle connections of one worker, by endpoint.
@@ -33,11 +40,11 @@ pub struct Pool {
 
 impl Pool {
     /// The connection to `endpoint` that was used last, if one is left that its peer has not
-    /// closed.
-    pub fn take(&mut self, endpoint: u64) -> Option<TcpStream> {
+    /// closed. To be `sure` costs a system call: what the runtime knows may be a moment old.
+    pub fn take(&mut self, endpoint: u64, sure: bool) -> Option<TcpStream> {
         let idle = self.idle.get_mut(&endpoint)?;
         while let Some(connection) = idle.pop() {
-            if connection.is_quiet() {
+            if connection.is_quiet() && (!sure || connection.is_quiet_in_the_kernel()) {
                 return Some(connection.stream);
             }
         }
@@ -100,9 +107,20 @@ mod tests {
         for connection in &pool.idle[&7][2..] {
             connection.stream.readable().await.unwrap();
         }
-        assert_eq!(pool.take(7).unwrap().local_addr().unwrap().port(), ports[1]);
-        assert_eq!(pool.take(7).unwrap().local_addr().unwrap().port(), ports[0]);
-        assert!(pool.take(7).is_none() && pool.take(8).is_none());
+        assert_eq!(pool.take(7, false).unwrap().local_addr().unwrap().port(), ports[1]);
+        assert_eq!(pool.take(7, false).unwrap().local_addr().unwrap().port(), ports[0]);
+        assert!(pool.take(7, false).is_none() && pool.take(8, false).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_must_be_sure_is_told_before_the_runtime_knows() {
+        let mut pool = Pool::default();
+        let (ours, theirs) = pair().await;
+        pool.put(1, ours, Instant::now() + Duration::from_secs(9));
+        // Nothing is awaited from here on, so the runtime cannot learn of it.
+        drop(theirs);
+        assert!(pool.idle[&1][0].is_quiet());
+        assert!(pool.take(1, true).is_none());
     }
 
     #[tokio::test]
