@@ -24,6 +24,11 @@ pub const SMALL: usize = 16 * 1024;
 /// 256 KiB reads as in 16 KiB ones.
 pub const LARGE: usize = 256 * 1024;
 
+/// Small buffers that are kept though nobody has needed them for a while, 1 MiB: given
+/// back and asked for again with every wave of requests, they would leave holes in the heap that
+/// weigh more.
+const ALWAYS_KEPT: usize = 64;
+
 /// How long a connection that was idle when the drain began is left for one more request: long
 /// enough for one that is on its way, so that it is not lost.
 pub const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
@@ -190,10 +195,10 @@ impl<T> Spares<T> {
         taken
     }
 
-    /// Frees what nobody has needed since the last time.
-    fn trim(&mut self) {
-        self.kept.truncate(self.kept.len() - self.fewest.min(self.kept.len()));
-        self.kept.shrink_to(self.kept.len() * 2);
+    /// Frees what nobody has needed since the last time, but the first `least`.
+    fn trim(&mut self, least: usize) {
+        let needed = self.kept.len().saturating_sub(self.fewest);
+        self.kept.truncate(needed.max(least));
         self.fewest = self.kept.len();
     }
 }
@@ -256,9 +261,9 @@ impl Buffers {
     /// Frees what nobody has needed since the last time; from time to time, so that a burst does
     /// not leave its memory behind.
     pub fn trim(&self) {
-        self.scratch.borrow_mut().trim();
-        self.small.borrow_mut().trim();
-        self.large.borrow_mut().trim();
+        self.scratch.borrow_mut().trim(ALWAYS_KEPT);
+        self.small.borrow_mut().trim(ALWAYS_KEPT);
+        self.large.borrow_mut().trim(0);
     }
 }
 
@@ -274,11 +279,13 @@ mod tests {
         buffers.trim();
         let kept = || buffers.small.borrow().kept.len();
         assert_eq!(kept(), 100, "all were in use since the last time");
+        let needed: Vec<_> = (0..70).map(|_| buffers.small()).collect();
+        needed.into_iter().for_each(|buffer| buffers.put(buffer));
+        buffers.trim();
+        assert_eq!(kept(), 70);
         let needed: Vec<_> = (0..3).map(|_| buffers.small()).collect();
         needed.into_iter().for_each(|buffer| buffers.put(buffer));
         buffers.trim();
-        assert_eq!(kept(), 3);
-        buffers.trim();
-        assert_eq!(kept(), 0);
+        assert_eq!(kept(), ALWAYS_KEPT);
     }
 }
