@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod demo;
 mod effective;
+mod work;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};

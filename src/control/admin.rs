@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,8 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::metrics;
-use crate::proxy::snapshot::Snapshot;
-use crate::proxy::worker::Shared;
+use super::view::View;
 
 /// Connections at once; whoever scrapes has one or two.
 const MAX_CONNECTIONS: usize = 64;
@@ -29,28 +28,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The state of the balancer, as the admin address shows it.
-#[derive(Debug)]
-pub(super) struct View {
-    /// Whether new traffic is welcome; the first thing that a drain changes.
-    pub is_ready: bool,
-    /// What is in force.
-    pub snapshot: Arc<Snapshot>,
-    /// The workers' counters.
-    pub shared: Arc<Shared>,
-    /// Whether the last reload, or the start, found a valid configuration.
-    pub reload_succeeded: bool,
-    /// When that was.
-    pub reloaded_at: SystemTime,
-}
-
-impl View {
-    pub(super) fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>) -> Self {
-        let reloaded_at = SystemTime::now();
-        Self { is_ready: true, snapshot, shared, reload_succeeded: true, reloaded_at }
-    }
-}
 
 /// Serves the admin address for as long as the process lives.
 pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::admin::View;
+use super::view::View;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
 use crate::stats::{BUCKETS, Codes, Counter, RetryReason, UpstreamStats, WorkerStats};

@@ -6,6 +6,7 @@ mod drain;
 mod metrics;
 mod names;
 mod signals;
+mod view;
 
 use std::cell::RefCell;
 use std::io;
@@ -23,9 +24,9 @@ use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{Bound, Workers};
-use admin::View;
 use names::Resolver;
 use signals::{Signal, Signals};
+use view::View;
 
 /// Descriptors that are needed besides connections: sockets that listen, epoll, files, names.
 const SPARE_DESCRIPTORS: u64 = 128;

@@ -1,7 +1,7 @@
 //! One request and its answer: read, understood, routed, forwarded or answered here, and told of.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::access_log::Record;
 use super::body::{Sink, Source, Waits};
-use super::connection::{Client, Next};
-use super::forward::{ClientSide, Forward, Sending, TOO_LARGE};
+use super::client::{Client, Next};
+use super::forward::TOO_LARGE;
+use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
 use super::snapshot::{Route, Snapshot};
 use super::worker::{Listener, Scratch, Worker};
@@ -70,31 +71,6 @@ async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Option<usi
             }
         }
     }
-}
-
-/// What is known of an exchange as it goes on. Both directions write here at once, so it is cells.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// The endpoint that was asked last, by index in its upstream.
-    pub endpoint: Cell<Option<usize>>,
-    /// How often the request was sent.
-    pub attempts: Cell<u32>,
-    /// How far the sending of the request is.
-    pub sending: Cell<Sending>,
-    /// How long the endpoint took to answer.
-    pub upstream_duration: Cell<Option<Duration>>,
-    /// The final status; 0 while none is decided.
-    pub status: Cell<u16>,
-    /// Whether any of the final response has been written.
-    pub begun: Cell<bool>,
-    /// When the response ended, if it did.
-    pub ended: Cell<Option<Instant>>,
-    /// Whether the client knows the end of the response only by the connection's.
-    pub ends_by_close: Cell<bool>,
-    /// Payload from the client, and to it.
-    pub bytes: (Cell<u64>, Cell<u64>),
-    /// The `Proxy-Status` of a response that was refused.
-    pub upstream_status: RefCell<Vec<u8>>,
 }
 
 /// Where a request goes.

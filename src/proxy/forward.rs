@@ -2,7 +2,6 @@
 //! where that is certainly safe.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -12,52 +11,24 @@ use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
-use super::connection::Next;
-use super::exchange::Progress;
+use super::client::Next;
+use super::progress::{ClientSide, Forward, Sending};
 use super::receive::{Passage, Received};
 use super::tunnel::{self, Connection, Ends};
-use super::worker::{Drafts, Listener, Worker};
+use super::worker::Drafts;
 use crate::config::HostMode;
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::buffer::Buffer;
-use crate::http::request::Request;
 use crate::http::rewrite::{self, Hop, Persistence};
 use crate::net::deadline::Deadline;
 use crate::net::dial::dial;
 use crate::stats::{EndpointStats, RetryReason};
+use crate::upstream::Tried;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::{Tried, Upstream};
 
 /// How much of a request's body is kept to be sent again, in case a kept connection turns out to
 /// be closed.
 const REPLAY: usize = 64 * 1024;
-
-/// A request on its way.
-pub(super) struct Forward<'a> {
-    pub worker: &'a Worker,
-    pub listener: &'a Listener,
-    /// The client's address.
-    pub peer: IpAddr,
-    /// Whether the client's own forwarding fields are believed.
-    pub is_trusted: bool,
-    pub request: &'a Request<'a>,
-    pub request_id: &'a [u8],
-    pub upstream: &'a Upstream,
-    pub progress: &'a Progress,
-    pub started: Instant,
-    /// What the client sent behind a head without a body, which a tunnel begins with.
-    pub early: &'a [u8],
-}
-
-/// The client's side of the exchange.
-pub(super) struct ClientSide<'a, 'b> {
-    /// The body, and the connection that it comes from.
-    pub source: Source<'a, 'b>,
-    /// Where the response goes.
-    pub writer: &'b mut WriteHalf<'a>,
-    /// The timer of the connection.
-    pub deadline: &'b mut Deadline,
-}
 
 /// An attempt that failed.
 struct Failed {
@@ -65,18 +36,6 @@ struct Failed {
     /// Whether the connection was a kept one that turned out closed, and the request may be sent
     /// again on a new one.
     is_stale: bool,
-}
-
-/// How far the sending of a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Sending {
-    /// The endpoint owes nothing yet.
-    #[default]
-    Underway,
-    /// All of it has been sent.
-    Whole,
-    /// The endpoint takes no more of it; it may have answered all the same.
-    Stopped,
 }
 
 /// The start of a request's body, kept until the connection has shown that it is alive.

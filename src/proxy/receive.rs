@@ -8,7 +8,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
-use super::forward::{Forward, Sending};
+use super::progress::{Forward, Sending};
 use crate::error::{Error, Kind};
 use crate::http::body::{Decoder, Framing};
 use crate::http::buffer::Buffer;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -110,6 +111,11 @@ impl Worker {
         static NONE: std::sync::LazyLock<WorkerStats> =
             std::sync::LazyLock::new(WorkerStats::default);
         self.shared.stats.get(self.index).unwrap_or(&NONE)
+    }
+
+    /// One of the connections that its counters include is over.
+    pub fn count_connection_closed(&self) {
+        self.stats().connections.fetch_sub(1, Relaxed);
     }
 
     /// Makes every connection notice that the process is ending.

@@ -1,7 +1,6 @@
 //! `tinylb demo`: backends with simulated work and the balancer in front of them, in one process.
 
 mod backend;
-mod work;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +13,6 @@ use super::{answer, effective, prepare, serve};
 use crate::config::{EndpointHost, EndpointUrl, Listener, Upstream};
 use crate::control::Balancer;
 use backend::Backend;
-pub(super) use work::Work;
 
 /// What the demo's upstream is called.
 const UPSTREAM: &str = "demo";
@@ -29,8 +27,7 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
     effective::put_above(&mut config, process);
     prepare(&config);
 
-    let balancer = Balancer::bind(config, None)
-        .context("the demo cannot start; --listen and --admin choose other addresses")?;
+    let balancer = Balancer::bind(config, None)?;
     answer(&introduction(args, &backends, &balancer.addresses(), balancer.admin_address()));
     backend::start(backends, args.work).context("the backends cannot start")?;
     serve(balancer)
