@@ -54,7 +54,7 @@ pub(super) struct Client {
 
 /// Serves one connection to its end. The worker's count of connections includes it already.
 ///
-/// What is kept while a connection is idle is the [`Client`], and a task that is small because the
+/// What is kept while a connection is idle is the `Client`, and a task that is small because the
 /// rest comes in boxes: many thousands of them may be idle at once.
 pub fn serve(
     worker: Rc<Worker>,
