@@ -14,7 +14,7 @@ use crate::net::listen::Accepted;
 /// Serves one connection to its end, in a task of its own. The worker's count of connections
 /// includes it already.
 ///
-/// What is kept while a connection is idle is the [`Client`], and a task that is small because the
+/// What is kept while a connection is idle is the `Client`, and a task that is small because the
 /// rest comes in boxes: many thousands of them may be idle at once.
 pub fn serve(
     worker: Rc<Worker>,

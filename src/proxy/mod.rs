@@ -1,10 +1,9 @@
 //! The life of a request, on one worker.
 //!
-//! [`connection`] waits for requests of a [`client`], [`exchange`] reads one and sees it through,
-//! [`forward`] picks an endpoint, connects and sends, [`receive`] passes the response on, [`body`]
-//! moves payload, [`tunnel`] moves what is no longer HTTP, [`reply`] answers in our own name,
-//! [`access_log`] tells of it.
-//! [`progress`] is what an exchange works with, [`worker`] what all share on one thread,
+//! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
+//! `forward` picks an endpoint, connects and sends, `receive` passes the response on, `body` moves
+//! payload, `tunnel` moves what is no longer HTTP, `reply` answers in our own name, [`access_log`]
+//! tells of it. `progress` is what an exchange works with, [`worker`] what all share on one thread,
 //! [`snapshot`] what is in force.
 
 pub mod access_log;
