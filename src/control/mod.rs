@@ -36,8 +36,6 @@ const SPARE_DESCRIPTORS: u64 = 128;
 pub struct Balancer {
     config: Config,
     reload_from: Option<PathBuf>,
-    /// As the file has them, to tell whether a reload would change them.
-    listeners_as_read: Vec<config::Listener>,
     listeners: Vec<Bound>,
     addresses: Vec<SocketAddr>,
     admin: Option<std::net::TcpListener>,
@@ -60,7 +58,6 @@ impl Balancer {
     pub fn bind(mut config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = *config.workers.get_or_insert_with(cores);
-        let listeners_as_read = config.listeners.clone();
         fit_to_descriptors(&mut config);
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -79,7 +76,7 @@ impl Balancer {
                 .with_context(|| format!("cannot listen on {address} ([admin] listen, --admin)"))
         });
         let admin = admin.transpose()?;
-        Ok(Self { config, reload_from, listeners_as_read, listeners, addresses, admin })
+        Ok(Self { config, reload_from, listeners, addresses, admin })
     }
 
     /// The addresses listened on, in the order of the configuration, real ports in place of 0.
@@ -114,7 +111,7 @@ impl Balancer {
         let mut signals = Signals::new().context("signals cannot be caught")?;
         let addresses = self.addresses();
         let admin_address = self.admin_address();
-        let Self { config, reload_from, listeners_as_read, listeners, admin, .. } = self;
+        let Self { config, reload_from, listeners, admin, .. } = self;
         let count = config.workers.unwrap_or(1);
         let mut resolver = Resolver::new(&config);
         resolver.wait_for_first_answers().await;
@@ -136,8 +133,9 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let mut control =
-            Control { config, reload_from, listeners_as_read, workers, resolver, view };
+        // What the file says without the options above it, to tell what a reload would change.
+        let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
+        let mut control = Control { config, reload_from, read, workers, resolver, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -181,7 +179,8 @@ fn fit_to_descriptors(config: &mut Config) {
 struct Control {
     config: Config,
     reload_from: Option<PathBuf>,
-    listeners_as_read: Vec<config::Listener>,
+    /// The file as it was read last.
+    read: Option<Config>,
     workers: Workers,
     resolver: Resolver,
     view: Rc<RefCell<View>>,
@@ -197,7 +196,7 @@ impl Control {
                         tracing::info!(signal = name, "ending");
                         return;
                     }
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => self.reload().await,
                     // There is no log file of ours to be opened again, and no successor yet.
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
@@ -207,31 +206,38 @@ impl Control {
     }
 
     /// Reads the file again and puts its routes and upstreams in force, or changes nothing.
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         let Some(file) = &self.reload_from else {
             tracing::info!("nothing to reload: the configuration came from the command line");
             return;
         };
-        let loaded = config::load(file);
-        let mut view = self.view.borrow_mut();
-        view.reload_succeeded = loaded.is_ok();
-        view.reloaded_at = SystemTime::now();
-        drop(view);
-        match loaded {
-            Ok(config) => {
-                if self.listeners_as_read != config.listeners {
-                    tracing::warn!("changes of listeners need a restart");
-                }
-                self.config.routes = config.routes;
-                self.config.upstreams = config.upstreams;
-                self.resolver.follow(&self.config);
-                self.replace_snapshot();
-                tracing::info!(file = %file.display(), "reloaded");
-            }
-            Err(error) => {
-                tracing::error!(file = %file.display(), "not reloaded, nothing has changed:\n{error}");
-            }
+        let loaded = config::load_with_doubts(file);
+        {
+            let mut view = self.view.borrow_mut();
+            view.reload_succeeded = loaded.is_ok();
+            view.reloaded_at = SystemTime::now();
         }
+        let file = file.display().to_string();
+        let (config, doubts) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(file, "not reloaded, nothing has changed:\n{error}");
+                return;
+            }
+        };
+        if !doubts.is_empty() {
+            tracing::warn!(file, "{}", doubts.render(false));
+        }
+        if let Some(before) = self.read.replace(config.clone()) {
+            warn_of_the_rest(&before, &config);
+        }
+        self.config.routes = config.routes;
+        self.config.upstreams = config.upstreams;
+        // What is in force stays so until new names have had the time to resolve.
+        self.resolver.follow(&self.config);
+        self.resolver.wait_for_first_answers().await;
+        self.replace_snapshot();
+        tracing::info!(file, "reloaded");
     }
 
     /// Builds a snapshot of what is known now, and puts it in force.
@@ -241,5 +247,19 @@ impl Control {
         let built = Snapshot::build(&self.config, self.resolver.names(), &view.snapshot, workers);
         view.snapshot = Arc::new(built);
         self.workers.replace(&view.snapshot);
+    }
+}
+
+/// Says which changes between two readings of the file a reload does not put in force.
+fn warn_of_the_rest(before: &Config, after: &Config) {
+    let changes = [
+        ("workers", before.workers != after.workers),
+        ("[admin]", before.admin != after.admin),
+        ("[log]", before.log != after.log),
+        ("[drain]", before.drain != after.drain),
+        ("[[listeners]]", before.listeners != after.listeners),
+    ];
+    for (section, _) in changes.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(section, "has changed; that needs a restart");
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn serve(client: &mut Client) -> Next {
         let next = match read_head(client, &mut scratch.input).await {
             Ok(Some(length)) => one(client, &mut scratch, length).await,
             Ok(None) => Next::Close,
-            Err(error) => refuse_unread(client, &mut scratch, error).await,
+            Err(error) => refuse_unread(client, &mut scratch.drafts.to_client, error, None).await,
         };
         if next != Next::Idle || scratch.input.is_empty() {
             let has_more = !scratch.input.is_empty();
@@ -98,10 +98,16 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let progress = Progress::default();
     let Scratch { input, fields, drafts } = scratch;
     let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
-    let parsed = parse_request(head, fields);
-    let request = match parsed.and_then(|line| Request::interpret(head, line, fields)) {
+    let line = match parse_request(head, fields) {
+        Ok(line) => line,
+        Err(error) => return refuse_unread(client, &mut drafts.to_client, error, None).await,
+    };
+    let request = match Request::interpret(head, line, fields) {
         Ok(request) => request,
-        Err(error) => return refuse_unread(client, scratch, error).await,
+        Err(error) => {
+            let asked = (line.method.slice(head), line.target.slice(head));
+            return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
+        }
     };
     let request_id = RequestId::of(&request, client.is_trusted);
     let found = find(&worker, &client.listener, &snapshot, &request);
@@ -144,12 +150,12 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         Ok(next) => (next, None),
         Err(Here::Failed(error)) if error.kind == Kind::ClientClosed => {
             progress.status.set(error.kind.status());
-            (Next::Close, Some(error.kind))
+            (Next::Close, Some(error))
         }
         // What has begun cannot be taken back; it must not look whole.
         Err(Here::Failed(error)) if progress.begun.get() => {
             let cut = if progress.ends_by_close.get() { Next::Reset } else { Next::Close };
-            (cut, Some(error.kind))
+            (cut, Some(error))
         }
         Err(here) => {
             let write = listener.config.timeouts.body;
@@ -236,7 +242,7 @@ impl Answer<'_> {
         client: &mut ClientSide<'_, '_>,
         output: &mut Vec<u8>,
         write: Duration,
-    ) -> (Next, Option<Kind>) {
+    ) -> (Next, Option<Error>) {
         let error = match here {
             Here::Failed(error) => Some(error),
             Here::Options => None,
@@ -263,7 +269,7 @@ impl Answer<'_> {
         let mut sink = Sink { io: client.writer, output, framing: Framing::Empty, begun };
         let mut waits = Waits { deadline: client.deadline, read: None, write };
         let written = sink.flush(&mut waits).await;
-        (if written.is_ok() { next } else { Next::Close }, error.map(|error| error.kind))
+        (if written.is_ok() { next } else { Next::Close }, error)
     }
 
     /// What becomes of the connection: it stays unless the request was at fault, its body is still
@@ -283,10 +289,15 @@ impl Answer<'_> {
     }
 }
 
-/// Answers a request of which not even the head could be understood.
-async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error) -> Next {
+/// Answers a request whose head is at fault. Of the request line, method and target are known if
+/// at least that was well-formed.
+async fn refuse_unread(
+    client: &mut Client,
+    output: &mut Vec<u8>,
+    error: Error,
+    asked: Option<(&[u8], &[u8])>,
+) -> Next {
     let Client { worker, listener, stream, peer, deadline, .. } = client;
-    let output = &mut scratch.drafts.to_client;
     output.clear();
     let shape = Shape { has_body: true, connection: Some("close") };
     reply::error(output, worker, error, b"", None, shape);
@@ -296,9 +307,10 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
     let written = sink.flush(&mut waits).await;
     let record = Record {
         client: *peer,
-        method: None,
+        method: asked.map(|(method, _)| method),
         host: None,
-        path: None,
+        // Without the query, as ever.
+        path: asked.and_then(|(_, target)| target.split(|b| *b == b'?').next()),
         status: error.kind.status(),
         bytes: (0, 0),
         duration: Duration::ZERO,
@@ -307,7 +319,7 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
         upstream: None,
         endpoint: None,
         attempts: 0,
-        error: Some(error.kind),
+        error: Some(error),
         request_id: None,
     };
     tell(worker, record, None, None);
@@ -329,6 +341,9 @@ fn tell(worker: &Worker, record: Record<'_>, found: Option<Found<'_>>, endpoint:
         (Some(endpoint), _) => endpoint.codes.count(record.status),
         (None, Some(upstream)) => upstream.codes.count(record.status),
         (None, None) => stats.codes.count(record.status),
+    }
+    if let Some(error) = record.error {
+        tracing::debug!(client = %record.client, status = record.status, %error, "not served");
     }
     if worker.log.is_on() {
         let record = Record {

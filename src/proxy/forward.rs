@@ -75,6 +75,13 @@ impl Forward<'_> {
                 self.count_retry(RetryReason::Connect);
             }
             self.progress.endpoint.set(Some(index));
+            tracing::debug!(
+                endpoint = %endpoint.state.label,
+                policy = self.upstream.config.policy.name(),
+                in_flight = endpoint.state.in_flight(),
+                tried = tried.len(),
+                "picked"
+            );
             let _in_flight = endpoint.state.start();
             match self.on_endpoint(endpoint, client, drafts).await {
                 // Nothing was sent, so any other may have it, until the time is up.

@@ -101,8 +101,13 @@ fn introduction(
         );
     }
     if let Some(backend) = backends.first() {
+        // As it was started, which after `cargo run` is by its path.
+        let program = std::env::args().next().unwrap_or_else(|| "tinylb".to_owned());
         try_this(
-            format!("tinylb http://{}/base --listen 127.0.0.1:8081 --admin off", backend.address),
+            format!(
+                "{program} http://{}/base --listen 127.0.0.1:8081 --admin off",
+                backend.address
+            ),
             "a second balancer, with a base path: http://127.0.0.1:8081/hello asks for /base/hello",
         );
     }
@@ -143,7 +148,7 @@ mod tests {
             format!("  backend-1   http://{backend}\n"),
             "  admin       http://127.0.0.1:4711\n".to_owned(),
             "  curl 'http://localhost:4712/hello?a=b'\n".to_owned(),
-            format!("  tinylb http://{backend}/base --listen"),
+            format!(" http://{backend}/base --listen"),
             "  curl http://127.0.0.1:4711/metrics\n".to_owned(),
         ] {
             assert!(text.contains(&part), "{part}\n{text}");
