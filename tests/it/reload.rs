@@ -131,10 +131,10 @@ fn changes_that_need_a_restart_are_named() {
     let backend = Backend::named("fine");
     let text = config(&[backend.url()], "", "");
     let tinylb = Tinylb::run(&text);
-    tinylb.rewrite(&format!(
-        "workers = 3\n{}",
-        text.replace("[[listeners]]", "[[listeners]]\nmax_connections = 9")
-    ));
+    let changed = text
+        .replace("workers = 2", "workers = 3")
+        .replace("[[listeners]]", "[[listeners]]\nmax_connections = 9");
+    tinylb.rewrite(&changed);
     tinylb.signal(Signal::HUP);
     tinylb.wait_for_log("section=\"workers\"");
     tinylb.wait_for_log("section=\"[[listeners]]\"");
