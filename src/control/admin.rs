@@ -26,6 +26,9 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection lasts, so that clients that stop reading don't block the others.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -48,7 +51,8 @@ pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            // Whoever is cut off by time connects again.
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
                 tracing::debug!(%error, "admin connection");
             }
             drop(permit);

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
@@ -30,6 +30,9 @@ use view::View;
 
 /// Descriptors that are needed besides connections: sockets that listen, epoll, files, names.
 const SPARE_DESCRIPTORS: u64 = 128;
+
+/// How long the end waits for the last lines of the access log to be taken.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A balancer whose sockets are bound, and that serves once it is [run](Balancer::run).
 #[derive(Debug)]
@@ -102,8 +105,11 @@ impl Balancer {
         let ended = runtime.block_on(self.control(queue));
         // Not waiting for a name that is still being looked up.
         runtime.shutdown_background();
-        // Every sender is gone, so it writes what it has and ends.
-        let _ = writer.join();
+        // Every sender is gone, so it writes what it has and ends; unless nobody reads it.
+        let patience = Instant::now() + LOG_PATIENCE;
+        while !writer.is_finished() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         ended
     }
 
@@ -126,6 +132,8 @@ impl Balancer {
             let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
             tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
         }
+        // What the file says without the options above it, to tell what a reload would change.
+        let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
         for address in addresses {
             tracing::info!(%address, "listening");
         }
@@ -133,8 +141,6 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        // What the file says without the options above it, to tell what a reload would change.
-        let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
         let mut control = Control { config, reload_from, read, workers, resolver, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)

@@ -81,7 +81,9 @@ fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
     match id {
         FieldId::Other => true,
         FieldId::Host | FieldId::XForwardedFor | FieldId::Forwarded | FieldId::XRequestId => false,
-        FieldId::XForwardedHost | FieldId::XForwardedProto => hop.is_trusted,
+        FieldId::XForwardedHost | FieldId::XForwardedProto | FieldId::XForwardedOther => {
+            hop.is_trusted
+        }
         FieldId::MaxForwards => request.max_forwards.is_none(),
         // In HTTP/1.0 it means nothing (RFC 9110 10.1.1), and the client would not understand a 100.
         FieldId::Expect => request.version == Version::Http11,
@@ -199,7 +201,7 @@ pub fn informational(out: &mut Vec<u8>, response: &Response<'_>) {
 /// What frames, routes or controls a message must not be in trailers (RFC 9110 6.5.1).
 pub fn trailers(out: &mut Vec<u8>, trailers: Head<'_>) {
     for (id, name, value) in trailers.lines() {
-        if id == FieldId::Other {
+        if matches!(id, FieldId::Other | FieldId::ProxyStatus) {
             line(out, name, value);
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -90,12 +91,19 @@ impl Client {
                 return Poll::Ready(ready.is_ok());
             }
             let end = match worker.draining.get() {
-                Some(since) => end.min(since + DRAIN_IDLE_GRACE),
+                Some(since) => end.min(since.max(*idle_since) + DRAIN_IDLE_GRACE),
                 None => end,
             };
             deadline.poll(cx, end).map(|_| false)
         })
         .await
+    }
+
+    /// Whether the client has sent more than was read. Closing now would reset the connection, and
+    /// what it has not read yet of our answer would be lost.
+    pub(super) fn has_unread(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(&self.stream, &mut [0], flags), Ok((1.., _)))
     }
 
     /// Closes our side, and reads on until the client closes its own or takes too long.

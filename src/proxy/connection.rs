@@ -27,8 +27,8 @@ pub fn serve(
         while client.request_begins().await {
             match Box::pin(exchange::serve(&mut client)).await {
                 Next::Idle => continue,
-                Next::Close => {}
-                Next::Linger => Box::pin(client.linger()).await,
+                Next::Close if !client.has_unread() => {}
+                Next::Close | Next::Linger => Box::pin(client.linger()).await,
                 Next::Reset => {
                     let socket = socket2::SockRef::from(&client.stream);
                     let _ = socket.set_linger(Some(Duration::ZERO));

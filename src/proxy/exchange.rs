@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -17,7 +20,7 @@ use super::reply::{self, Shape};
 use super::snapshot::{Route, Snapshot};
 use super::worker::{Listener, Scratch, Worker};
 use crate::error::{Error, Fault as Blame, Kind};
-use crate::http::body::{Decoder, Framing};
+use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::path;
@@ -31,8 +34,9 @@ pub(super) async fn serve(client: &mut Client) -> Next {
     let mut scratch = client.worker.buffers.scratch();
     loop {
         let next = match read_head(client, &mut scratch.input).await {
-            Ok(Some(length)) => one(client, &mut scratch, length).await,
-            Ok(None) => Next::Close,
+            Ok(Read::Head(length)) => one(client, &mut scratch, length).await,
+            Ok(Read::Nothing) => Next::Idle,
+            Ok(Read::Over) => Next::Close,
             Err(error) => refuse_unread(client, &mut scratch.drafts.to_client, error, None).await,
         };
         if next != Next::Idle || scratch.input.is_empty() {
@@ -47,25 +51,46 @@ pub(super) async fn serve(client: &mut Client) -> Next {
     }
 }
 
-/// Reads until a whole head is at the front of `input`, and returns its length; `None` where the
-/// client has ended or abandoned the connection between requests or in mid-head.
-async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Option<usize>, Error> {
+/// What has been read.
+enum Read {
+    /// A head of this length, at the front of the input.
+    Head(usize),
+    /// Nothing: the client is idle.
+    Nothing,
+    /// The end: the client has ended the connection, between requests or in mid-head.
+    Over,
+}
+
+/// Reads until a whole head is at the front of `input`.
+async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Read, Error> {
     let Client { listener, stream, deadline, .. } = client;
     let mut scanner = Scanner::default();
     let mut due = None;
     loop {
         if let Some(length) = scanner.scan_request(input)? {
-            return Ok(Some(length));
+            return Ok(Read::Head(length));
         }
         if input.spare().is_empty() {
             input.grow(MAX_HEAD);
         }
         let limit =
             || Some(*due.get_or_insert_with(|| Instant::now() + listener.config.timeouts.head));
-        match deadline.due(limit, stream.read(input.spare())).await {
+        let is_first = input.is_empty();
+        let mut read = pin!(stream.read(input.spare()));
+        if is_first {
+            // Only what the runtime took for readable, and is not: the client is idle still.
+            match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    input.fill(n);
+                    continue;
+                }
+                Poll::Ready(_) => return Ok(Read::Over),
+                Poll::Pending => return Ok(Read::Nothing),
+            }
+        }
+        match deadline.due(limit, read).await {
             Ok(Ok(n)) if n > 0 => input.fill(n),
-            Ok(_) => return Ok(None),
-            Err(Elapsed) if input.is_empty() => return Ok(None),
+            Ok(_) => return Ok(Read::Over),
             Err(Elapsed) => {
                 return Err(Error::new(Kind::RequestTimeout, "the head did not end in time"));
             }
@@ -121,9 +146,8 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     }
     let Client { listener, stream, peer, is_trusted, deadline, idle_since, .. } = client;
     let (mut reader, mut writer) = stream.split();
-    let decoder = Decoder::new(request.framing);
     let mut side = ClientSide {
-        source: Source { io: &mut reader, buffer, decoder },
+        source: Source::new(&mut reader, buffer, request.framing),
         writer: &mut writer,
         deadline,
     };
@@ -150,7 +174,8 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         Ok(next) => (next, None),
         Err(Here::Failed(error)) if error.kind == Kind::ClientClosed => {
             progress.status.set(error.kind.status());
-            (Next::Close, Some(error))
+            // What waits for it in the kernel is not worth keeping either.
+            (Next::Reset, Some(error))
         }
         // What has begun cannot be taken back; it must not look whole.
         Err(Here::Failed(error)) if progress.begun.get() => {
@@ -247,7 +272,7 @@ impl Answer<'_> {
             Here::Failed(error) => Some(error),
             Here::Options => None,
         };
-        let next = self.next(error, client.source.decoder.is_over());
+        let next = self.next(error, client.source.is_over());
         let shape = Shape {
             has_body: self.request.method != Method::Head,
             connection: match (next, self.request.version) {
@@ -267,7 +292,7 @@ impl Answer<'_> {
         progress.status.set(error.map_or(200, |error| error.kind.status()));
         let begun = &progress.begun;
         let mut sink = Sink { io: client.writer, output, framing: Framing::Empty, begun };
-        let mut waits = Waits { deadline: client.deadline, read: None, write };
+        let mut waits = Waits::to_write(client.deadline, write);
         let written = sink.flush(&mut waits).await;
         (if written.is_ok() { next } else { Next::Close }, error)
     }
@@ -303,7 +328,7 @@ async fn refuse_unread(
     reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
     let mut sink = Sink { io: &mut stream.split().1, output, framing: Framing::Empty, begun };
-    let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
+    let mut waits = Waits::to_write(deadline, listener.config.timeouts.body);
     let written = sink.flush(&mut waits).await;
     let record = Record {
         client: *peer,

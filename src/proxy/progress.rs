@@ -49,6 +49,8 @@ pub(super) struct Progress {
     pub attempts: Cell<u32>,
     /// How far the sending of the request is.
     pub sending: Cell<Sending>,
+    /// Whether the client waits for a 100 before it sends the body, which the endpoint owes then.
+    pub awaits_continue: Cell<bool>,
     /// How long the endpoint took to answer.
     pub upstream_duration: Cell<Option<Duration>>,
     /// The final status; 0 while none is decided.

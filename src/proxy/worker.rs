@@ -30,8 +30,8 @@ pub const LARGE: usize = 256 * 1024;
 /// weigh more.
 const ALWAYS_KEPT: usize = 64;
 
-/// How long a connection that was idle when the drain began is left for one more request: long
-/// enough for one that is on its way, so that it is not lost.
+/// How long a connection that is idle while the process is ending is left for one more request:
+/// long enough for one that is on its way, so that it is not lost.
 pub const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What all workers share.

@@ -1,5 +1,6 @@
 //! One worker's thread: it serves connections, and looks after what it keeps.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ async fn run(start: Start) {
                     workers: workers.clone(),
                     closing: Rc::clone(&closing),
                     listening: Arc::clone(&listening),
+                    told: Cell::new(None),
                 };
                 tokio::task::spawn_local(accept(acceptor));
             }

@@ -109,11 +109,11 @@ fn a_reload_to_a_name_loses_no_request() {
     let backend = Backend::named("fine");
     let url = backend.url();
     let by_name = url.replace("127.0.0.1", "localhost");
-    let tinylb = Tinylb::run(&config(&[url.clone()], "", ""));
+    let tinylb = Tinylb::run(&config(std::slice::from_ref(&url), "", ""));
     let mut client = tinylb.connect();
     for round in 1..=6 {
         let endpoint = if round % 2 == 1 { &by_name } else { &url };
-        tinylb.rewrite(&config(&[endpoint.clone()], "", ""));
+        tinylb.rewrite(&config(std::slice::from_ref(endpoint), "", ""));
         tinylb.signal(Signal::HUP);
         eventually("the file is in force", || {
             assert_eq!(client.get("/").status, 200, "round {round}");

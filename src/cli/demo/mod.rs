@@ -25,12 +25,12 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
     upstream.policy = args.policy;
     let mut config = effective::of_one(vec![Listener::new(args.listen)], upstream);
     effective::put_above(&mut config, process);
-    prepare(&config);
+    let messages = prepare(&config)?;
 
     let balancer = Balancer::bind(config, None)?;
     answer(&introduction(args, &backends, &balancer.addresses(), balancer.admin_address()));
     backend::start(backends, args.work).context("the backends cannot start")?;
-    serve(balancer)
+    serve(balancer, &messages)
 }
 
 /// Takes the backends' ports, all before anything starts.
