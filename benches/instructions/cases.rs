@@ -91,7 +91,7 @@ fn request_rewrite(head: &[u8], calls: u32) {
     let hop = Hop {
         base_path: b"",
         host: b"www.example.com",
-        client: "203.0.113.7",
+        client: [203, 0, 113, 7].into(),
         is_trusted: false,
         pseudonym: "tinylb-0123456789abcdef",
         request_id: b"00112233445566778899aabbccddeeff",

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
-use super::demo::Work;
+use super::work::Work;
 use crate::config::values::{nearest, parse_duration, parse_network};
 use crate::config::{
     AccessLog, AdminAddress, EndpointUrl, HostMode, ListenAddress, LogLevel, MAX_WORKERS, Policy,

@@ -4,6 +4,8 @@ mod args;
 mod check;
 mod demo;
 mod effective;
+mod messages;
+mod work;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{self, Config, LogLevel, Report};
 use crate::control::{Balancer, Ended};
 use args::{Cli, Command, DEFAULT_FILE, LineArgs, ProcessArgs, usage};
+use messages::Messages;
 
 /// Something is wrong with the configuration, or went wrong at run time.
 const FAILED: u8 = 1;
@@ -72,12 +75,12 @@ fn run_file(file: &Path, process: &ProcessArgs) -> anyhow::Result<ExitCode> {
 
 /// Runs `config` until a signal ends it.
 fn run(config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    prepare(&config);
-    serve(Balancer::bind(config, reload_from)?)
+    let messages = prepare(&config)?;
+    serve(Balancer::bind(config, reload_from)?, &messages)
 }
 
 /// What comes before any socket: contradictions end the process, and messages get their way out.
-fn prepare(config: &Config) {
+fn prepare(config: &Config) -> anyhow::Result<Messages> {
     if let Some(contradiction) = effective::contradiction(config) {
         usage(&contradiction);
     }
@@ -87,18 +90,24 @@ fn prepare(config: &Config) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
+    let messages = Messages::start().context("no thread for messages")?;
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
+        // Where nobody reads standard error any more, that is no reason to end.
+        .log_internal_errors(false)
         .with_ansi(is_coloured())
-        .with_writer(io::stderr)
+        .with_writer(messages.clone())
         .finish();
     // It can only fail where one is installed already, which then does as well.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(messages)
 }
 
-fn serve(balancer: Balancer) -> anyhow::Result<ExitCode> {
-    match balancer.run().context("the balancer cannot run")? {
+fn serve(balancer: Balancer, messages: &Messages) -> anyhow::Result<ExitCode> {
+    let ended = balancer.run();
+    messages.finish();
+    match ended.context("the balancer cannot run")? {
         Ended::Drained => Ok(ExitCode::SUCCESS),
         Ended::Cut => Ok(ExitCode::from(FAILED)),
     }

@@ -54,7 +54,11 @@ pub fn load_with_doubts(path: &Path) -> Result<(Config, Report), ConfigError> {
         .and_then(|file| file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| {
             let title = format!("the file cannot be read: {error}");
-            ConfigError::unreadable(&name, title, "name the file: `tinylb run -c FILE`")
+            ConfigError::unreadable(
+                &name,
+                title,
+                "name a file that is there: `tinylb run -c FILE`, `tinylb check FILE`",
+            )
         })?;
     if bytes.len() > MAX_FILE {
         let title = format!("the file is larger than {} KiB", MAX_FILE >> 10);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,8 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::metrics;
-use crate::proxy::snapshot::Snapshot;
-use crate::proxy::worker::Shared;
+use super::view::View;
 
 /// Connections at once; whoever scrapes has one or two.
 const MAX_CONNECTIONS: usize = 64;
@@ -27,30 +26,11 @@ const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection lasts, so that clients that stop reading don't block the others.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The state of the balancer, as the admin address shows it.
-#[derive(Debug)]
-pub(super) struct View {
-    /// Whether new traffic is welcome; the first thing that a drain changes.
-    pub is_ready: bool,
-    /// What is in force.
-    pub snapshot: Arc<Snapshot>,
-    /// The workers' counters.
-    pub shared: Arc<Shared>,
-    /// Whether the last reload, or the start, found a valid configuration.
-    pub reload_succeeded: bool,
-    /// When that was.
-    pub reloaded_at: SystemTime,
-}
-
-impl View {
-    pub(super) fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>) -> Self {
-        let reloaded_at = SystemTime::now();
-        Self { is_ready: true, snapshot, shared, reload_succeeded: true, reloaded_at }
-    }
-}
 
 /// Serves the admin address for as long as the process lives.
 pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {
@@ -71,7 +51,8 @@ pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
+            // Whoever is cut off by time connects again.
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
                 tracing::debug!(%error, "admin connection");
             }
             drop(permit);

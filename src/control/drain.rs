@@ -45,6 +45,7 @@ impl Control {
                 tracing::info!("drained");
                 Ended::Drained
             }
+            Err(_) if self.workers.connections() == 0 => Ended::Drained,
             Err(_) => {
                 let connections = self.workers.connections();
                 tracing::warn!(connections, "the drain's deadline has passed; cut off");

@@ -11,7 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::admin::View;
+use super::view::View;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
 use crate::stats::{BUCKETS, Codes, Counter, RetryReason, UpstreamStats, WorkerStats};
@@ -145,13 +145,14 @@ impl Sums {
             family.encode_family(&labels)?.encode_gauge(&open)?;
         }
         type Cell = fn(&WorkerStats) -> &Counter;
-        let counters: [(&str, &str, Cell); 6] = [
+        let counters: [(&str, &str, Cell); 7] = [
             ("connections_accepted", "Client connections accepted", |s| &s.accepted),
             ("connections_handed_over", "Of these, handed to another worker", |s| &s.handed_over),
             ("accept_pauses", "Times that accepting paused for want of descriptors", |s| {
                 &s.accept_pauses
             }),
             ("access_log_dropped_lines", "Lines of the access log dropped", |s| &s.log_dropped),
+            ("tunnels", "Connections switched to another protocol", |s| &s.tunnels),
             ("received_bytes", "Bytes of request bodies", |s| &s.received_bytes),
             ("sent_bytes", "Bytes of response bodies", |s| &s.sent_bytes),
         ];
@@ -166,9 +167,6 @@ impl Sums {
     }
 
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let tunnels = self.shared.stats.iter().map(|stats| stats.tunnels.get()).sum();
-        let family = &mut counter(encoder, "tunnels", "Connections switched to another protocol")?;
-        one(family, &[("version", "1.1")], tunnels)?;
         let name = "config_last_reload_success";
         let help = "Whether the last reload found a valid configuration";
         encoder

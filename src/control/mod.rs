@@ -6,6 +6,7 @@ mod drain;
 mod metrics;
 mod names;
 mod signals;
+mod view;
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
@@ -23,20 +24,21 @@ use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{Bound, Workers};
-use admin::View;
 use names::Resolver;
 use signals::{Signal, Signals};
+use view::View;
 
 /// Descriptors that are needed besides connections: sockets that listen, epoll, files, names.
 const SPARE_DESCRIPTORS: u64 = 128;
+
+/// How long the end waits for the last lines of the access log to be taken.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A balancer whose sockets are bound, and that serves once it is [run](Balancer::run).
 #[derive(Debug)]
 pub struct Balancer {
     config: Config,
     reload_from: Option<PathBuf>,
-    /// As the file has them, to tell whether a reload would change them.
-    listeners_as_read: Vec<config::Listener>,
     listeners: Vec<Bound>,
     addresses: Vec<SocketAddr>,
     admin: Option<std::net::TcpListener>,
@@ -59,7 +61,6 @@ impl Balancer {
     pub fn bind(mut config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = *config.workers.get_or_insert_with(cores);
-        let listeners_as_read = config.listeners.clone();
         fit_to_descriptors(&mut config);
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
@@ -78,7 +79,7 @@ impl Balancer {
                 .with_context(|| format!("cannot listen on {address} ([admin] listen, --admin)"))
         });
         let admin = admin.transpose()?;
-        Ok(Self { config, reload_from, listeners_as_read, listeners, addresses, admin })
+        Ok(Self { config, reload_from, listeners, addresses, admin })
     }
 
     /// The addresses listened on, in the order of the configuration, real ports in place of 0.
@@ -104,8 +105,11 @@ impl Balancer {
         let ended = runtime.block_on(self.control(queue));
         // Not waiting for a name that is still being looked up.
         runtime.shutdown_background();
-        // Every sender is gone, so it writes what it has and ends.
-        let _ = writer.join();
+        // Every sender is gone, so it writes what it has and ends; unless nobody reads it.
+        let patience = Instant::now() + LOG_PATIENCE;
+        while !writer.is_finished() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         ended
     }
 
@@ -113,7 +117,7 @@ impl Balancer {
         let mut signals = Signals::new().context("signals cannot be caught")?;
         let addresses = self.addresses();
         let admin_address = self.admin_address();
-        let Self { config, reload_from, listeners_as_read, listeners, admin, .. } = self;
+        let Self { config, reload_from, listeners, admin, .. } = self;
         let count = config.workers.unwrap_or(1);
         let mut resolver = Resolver::new(&config);
         resolver.wait_for_first_answers().await;
@@ -128,6 +132,8 @@ impl Balancer {
             let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
             tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
         }
+        // What the file says without the options above it, to tell what a reload would change.
+        let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
         for address in addresses {
             tracing::info!(%address, "listening");
         }
@@ -135,8 +141,7 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let mut control =
-            Control { config, reload_from, listeners_as_read, workers, resolver, view };
+        let mut control = Control { config, reload_from, read, workers, resolver, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -180,7 +185,8 @@ fn fit_to_descriptors(config: &mut Config) {
 struct Control {
     config: Config,
     reload_from: Option<PathBuf>,
-    listeners_as_read: Vec<config::Listener>,
+    /// The file as it was read last.
+    read: Option<Config>,
     workers: Workers,
     resolver: Resolver,
     view: Rc<RefCell<View>>,
@@ -196,7 +202,7 @@ impl Control {
                         tracing::info!(signal = name, "ending");
                         return;
                     }
-                    Signal::Reload => self.reload(),
+                    Signal::Reload => self.reload().await,
                     // There is no log file of ours to be opened again, and no successor yet.
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
@@ -206,31 +212,38 @@ impl Control {
     }
 
     /// Reads the file again and puts its routes and upstreams in force, or changes nothing.
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         let Some(file) = &self.reload_from else {
             tracing::info!("nothing to reload: the configuration came from the command line");
             return;
         };
-        let loaded = config::load(file);
-        let mut view = self.view.borrow_mut();
-        view.reload_succeeded = loaded.is_ok();
-        view.reloaded_at = SystemTime::now();
-        drop(view);
-        match loaded {
-            Ok(config) => {
-                if self.listeners_as_read != config.listeners {
-                    tracing::warn!("changes of listeners need a restart");
-                }
-                self.config.routes = config.routes;
-                self.config.upstreams = config.upstreams;
-                self.resolver.follow(&self.config);
-                self.replace_snapshot();
-                tracing::info!(file = %file.display(), "reloaded");
-            }
-            Err(error) => {
-                tracing::error!(file = %file.display(), "not reloaded, nothing has changed:\n{error}");
-            }
+        let loaded = config::load_with_doubts(file);
+        {
+            let mut view = self.view.borrow_mut();
+            view.reload_succeeded = loaded.is_ok();
+            view.reloaded_at = SystemTime::now();
         }
+        let file = file.display().to_string();
+        let (config, doubts) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(file, "not reloaded, nothing has changed:\n{error}");
+                return;
+            }
+        };
+        if !doubts.is_empty() {
+            tracing::warn!(file, "{}", doubts.render(false));
+        }
+        if let Some(before) = self.read.replace(config.clone()) {
+            warn_of_the_rest(&before, &config);
+        }
+        self.config.routes = config.routes;
+        self.config.upstreams = config.upstreams;
+        // What is in force stays so until new names have had the time to resolve.
+        self.resolver.follow(&self.config);
+        self.resolver.wait_for_first_answers().await;
+        self.replace_snapshot();
+        tracing::info!(file, "reloaded");
     }
 
     /// Builds a snapshot of what is known now, and puts it in force.
@@ -240,5 +253,19 @@ impl Control {
         let built = Snapshot::build(&self.config, self.resolver.names(), &view.snapshot, workers);
         view.snapshot = Arc::new(built);
         self.workers.replace(&view.snapshot);
+    }
+}
+
+/// Says which changes between two readings of the file a reload does not put in force.
+fn warn_of_the_rest(before: &Config, after: &Config) {
+    let changes = [
+        ("workers", before.workers != after.workers),
+        ("[admin]", before.admin != after.admin),
+        ("[log]", before.log != after.log),
+        ("[drain]", before.drain != after.drain),
+        ("[[listeners]]", before.listeners != after.listeners),
+    ];
+    for (section, _) in changes.iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(section, "has changed; that needs a restart");
     }
 }

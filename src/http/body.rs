@@ -107,6 +107,12 @@ impl Decoder {
         self.state == State::UntilClose
     }
 
+    /// Whether nothing is owed at the moment: the next chunk, or more of a stream without an end
+    /// in sight, comes when it comes.
+    pub fn may_pause(&self) -> bool {
+        matches!(self.state, State::UntilClose | State::ChunkSize)
+    }
+
     /// How much payload is still to come at the most, as far as is known.
     pub fn at_most(&self) -> u64 {
         match self.state {

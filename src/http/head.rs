@@ -44,11 +44,22 @@ pub enum FieldId {
     Via,
     XForwardedFor,
     XForwardedHost,
+    /// `X-Forwarded-` anything else, also with underscores, which many servers take for hyphens.
+    XForwardedOther,
     XForwardedProto,
     XRequestId,
 }
 
 impl FieldId {
+    fn other(name: &[u8]) -> Self {
+        const PREFIX: &[u8] = b"x-forwarded-";
+        let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a, *b) == (b'_', b'-');
+        let is_forwarding = matches!(name, [b'x' | b'X', ..])
+            && name.len() >= PREFIX.len()
+            && name.iter().zip(PREFIX).all(same);
+        if is_forwarding { Self::XForwardedOther } else { Self::Other }
+    }
+
     /// Which field `name` is, in any case.
     pub fn of(name: &[u8]) -> Self {
         let (id, known): (Self, &[u8]) = match (name.len(), name.first().map(|b| b | 0x20)) {
@@ -71,9 +82,9 @@ impl FieldId {
             (16, Some(b'p')) => (Self::ProxyConnection, b"proxy-connection"),
             (17, Some(b't')) => (Self::TransferEncoding, b"transfer-encoding"),
             (17, Some(b'x')) => (Self::XForwardedProto, b"x-forwarded-proto"),
-            _ => return Self::Other,
+            _ => return Self::other(name),
         };
-        if name.eq_ignore_ascii_case(known) { id } else { Self::Other }
+        if name.eq_ignore_ascii_case(known) { id } else { Self::other(name) }
     }
 }
 
@@ -439,6 +450,9 @@ mod tests {
     fn known_fields_are_known_in_any_case_and_others_are_not() {
         assert_eq!(FieldId::of(b"tRANSFER-eNCODING"), FieldId::TransferEncoding);
         assert_eq!(FieldId::of(b"X-Forwarded-Proto"), FieldId::XForwardedProto);
+        for other in ["X-Forwarded-Port", "x_forwarded_for", "X-FORWARDED-", "X-Forwarded_Host"] {
+            assert_eq!(FieldId::of(other.as_bytes()), FieldId::XForwardedOther, "{other}");
+        }
         for other in [&b""[..], b"Hosts", b"Hose", b"\xd4e", b"Content-Lengt\xc8"] {
             assert_eq!(FieldId::of(other), FieldId::Other);
         }

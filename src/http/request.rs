@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use super::body::Framing;
 use super::connection::{Options, announced_framing, decimal};
-use super::head::{Field, FieldId, Head, RequestLine, Version, elements, trim};
+use super::head::{Field, FieldId, Head, RequestLine, Version, elements, is_token_byte, trim};
 use crate::error::{Error, Kind};
 
 /// Methods that a proxy treats differently; all others are [`Other`](Self::Other).
@@ -278,7 +278,10 @@ fn upgrade<'a>(head: Head<'a>, options: Options, version: Version) -> Option<&'a
         let name = e.split(|b| *b == b'/').next().unwrap_or_default();
         trim(name).eq_ignore_ascii_case(b"h2c")
     };
-    (!value.is_empty() && !elements(value).any(h2c)).then_some(value)
+    // Names of protocols are tokens; what is quoted may be meant to be read differently.
+    let plain = |b: &u8| is_token_byte(*b) || matches!(b, b'/' | b',' | b' ');
+    let is_plain = !value.is_empty() && value.iter().all(plain);
+    (is_plain && !elements(value).any(h2c)).then_some(value)
 }
 
 fn max_forwards(head: Head<'_>) -> Result<Option<u64>, Error> {
@@ -388,7 +391,7 @@ mod tests {
         assert_eq!(upgrade("Connection: Upgrade\r\nUpgrade: websocket\r\n").unwrap(), b"websocket");
         assert_eq!(upgrade("Upgrade: websocket\r\n"), None);
         assert_eq!(upgrade("Connection: upgrade\r\n"), None);
-        for h2c in ["h2c", "H2C", "websocket, h2c", "h2c/1", " h2c ,x"] {
+        for h2c in ["h2c", "H2C", "websocket, h2c", "h2c/1", " h2c ,x", "\"h2c\""] {
             assert_eq!(
                 upgrade(&format!("Connection: Upgrade\r\nUpgrade: {h2c}\r\n")),
                 None,

@@ -4,6 +4,7 @@
 //! those that stay, so that nothing a peer names in `Connection` can take them away again.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use super::body::Framing;
 use super::connection::is_hop_by_hop;
@@ -20,7 +21,7 @@ pub struct Hop<'a> {
     /// The Host field for the endpoint.
     pub host: &'a [u8],
     /// The client's address.
-    pub client: &'a str,
+    pub client: IpAddr,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
     /// The name of this instance in `Via`.
@@ -80,7 +81,9 @@ fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
     match id {
         FieldId::Other => true,
         FieldId::Host | FieldId::XForwardedFor | FieldId::Forwarded | FieldId::XRequestId => false,
-        FieldId::XForwardedHost | FieldId::XForwardedProto => hop.is_trusted,
+        FieldId::XForwardedHost | FieldId::XForwardedProto | FieldId::XForwardedOther => {
+            hop.is_trusted
+        }
         FieldId::MaxForwards => request.max_forwards.is_none(),
         // In HTTP/1.0 it means nothing (RFC 9110 10.1.1), and the client would not understand a 100.
         FieldId::Expect => request.version == Version::Http11,
@@ -99,7 +102,7 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         out.extend_from_slice(value);
         out.extend_from_slice(b", ");
     }
-    out.extend_from_slice(hop.client.as_bytes());
+    address(out, hop.client);
     out.extend_from_slice(b"\r\n");
     if believed(FieldId::XForwardedProto).next().is_none() {
         line(out, b"X-Forwarded-Proto", b"http");
@@ -123,10 +126,10 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
 /// One element of `Forwarded` (RFC 7239 4), and the line's end.
 fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     // An address of IPv6 has brackets, and what has brackets has quotes.
-    let quoted = if hop.client.contains(':') { ("\"[", "]\"") } else { ("", "") };
+    let quoted = if hop.client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
     out.extend_from_slice(b"for=");
     out.extend_from_slice(quoted.0.as_bytes());
-    out.extend_from_slice(hop.client.as_bytes());
+    address(out, hop.client);
     out.extend_from_slice(quoted.1.as_bytes());
     if let Some(authority) = request.authority {
         out.extend_from_slice(b";host=\"");
@@ -198,7 +201,7 @@ pub fn informational(out: &mut Vec<u8>, response: &Response<'_>) {
 /// What frames, routes or controls a message must not be in trailers (RFC 9110 6.5.1).
 pub fn trailers(out: &mut Vec<u8>, trailers: Head<'_>) {
     for (id, name, value) in trailers.lines() {
-        if id == FieldId::Other {
+        if matches!(id, FieldId::Other | FieldId::ProxyStatus) {
             line(out, name, value);
         }
     }
@@ -251,6 +254,24 @@ pub fn decimal_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends an address.
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                decimal(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(v6) => {
+            // Writing to a Vec can't fail.
+            let _ = write!(out, "{v6}");
+        }
+    }
+}
+
 /// Appends `value` in decimal digits; the formatting machinery costs ten times as much, and this is
 /// on the path of every message.
 fn decimal(out: &mut Vec<u8>, mut value: u64) {
@@ -295,7 +316,7 @@ mod tests {
     const HOP: Hop<'static> = Hop {
         base_path: b"/base/",
         host: b"endpoint:1",
-        client: "127.0.0.1",
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         is_trusted: false,
         pseudonym: "tinylb-x",
         request_id: b"id",

@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use crate::config::AccessLog as Format;
-use crate::error::Kind;
+use crate::error::Error;
 use crate::stats::WorkerStats;
 
 /// A block is handed over once it is this large in bytes, or [`FLUSH_EVERY`] has passed.
@@ -28,7 +29,7 @@ const QUEUED_BLOCKS: usize = 128;
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// The client's address.
-    pub client: &'a str,
+    pub client: IpAddr,
     /// The method as sent.
     pub method: Option<&'a [u8]>,
     /// The host asked, with its port.
@@ -52,7 +53,7 @@ pub struct Record<'a> {
     /// How often the request was sent.
     pub attempts: u32,
     /// What went wrong.
-    pub error: Option<Kind>,
+    pub error: Option<Error>,
     /// The id that the endpoint got.
     pub request_id: Option<&'a [u8]>,
 }
@@ -150,7 +151,8 @@ fn write_text(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     text(out, "endpoint", r.endpoint.map(str::as_bytes));
     write!(out, " attempts={}", r.attempts)?;
     text(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
-    text(out, "error", r.error.map(|kind| kind.name().as_bytes()));
+    text(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
+    text(out, "detail", r.error.map(|error| error.detail.as_bytes()));
     text(out, "request_id", r.request_id);
     out.push(b'\n');
     Ok(())
@@ -197,7 +199,8 @@ fn write_json(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     json(out, "endpoint", r.endpoint.map(str::as_bytes));
     write!(out, ",\"attempts\":{}", r.attempts)?;
     json(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
-    json(out, "error", r.error.map(|kind| kind.name().as_bytes()));
+    json(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
+    json(out, "detail", r.error.map(|error| error.detail.as_bytes()));
     json(out, "request_id", r.request_id);
     out.extend_from_slice(b"}\n");
     Ok(())
@@ -230,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     const RECORD: Record<'static> = Record {
-        client: "127.0.0.1",
+        client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         method: Some(b"GET"),
         host: Some(b"h:80"),
         path: Some(b"/a"),
@@ -242,7 +245,7 @@ mod tests {
         upstream: Some(("u", "p2c")),
         endpoint: Some("http://e:1"),
         attempts: 1,
-        error: Some(Kind::ConnectionRefused),
+        error: Some(Error::new(crate::error::Kind::ConnectionRefused, "refused")),
         request_id: None,
     };
 
@@ -261,7 +264,8 @@ mod tests {
             line(&RECORD, write_text),
             "time=1970-01-01T00:00:00.000Z client=127.0.0.1 method=GET host=h:80 path=/a status=502 \
              bytes_in=1 bytes_out=2 duration=0.001500 upstream_duration=- route=/ upstream=u \
-             endpoint=http://e:1 attempts=1 policy=p2c error=connection_refused request_id=-\n"
+             endpoint=http://e:1 attempts=1 policy=p2c error=connection_refused \
+             detail=refused request_id=-\n"
         );
         let json: serde_json::Value = serde_json::from_str(&line(&RECORD, write_json)).unwrap();
         assert_eq!(json["status"], 502);

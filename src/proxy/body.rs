@@ -44,7 +44,16 @@ pub(super) enum Broken {
 pub(super) struct Waits<'d> {
     pub deadline: &'d mut Deadline,
     pub read: Option<Duration>,
+    /// Whether a source that owes nothing at the moment may be quiet for as long as it likes.
+    pub may_pause: bool,
     pub write: Duration,
+}
+
+impl<'d> Waits<'d> {
+    /// For something of ours, which comes from nowhere.
+    pub(super) fn to_write(deadline: &'d mut Deadline, write: Duration) -> Self {
+        Self { deadline, read: None, may_pause: false, write }
+    }
 }
 
 /// Waits for `future`, as long as `limit` allows.
@@ -66,9 +75,29 @@ pub(super) struct Source<'a, 'b> {
     pub io: &'b mut ReadHalf<'a>,
     pub buffer: Buffer,
     pub decoder: Decoder,
+    /// Bytes at the front of the buffer that the decoder has counted, and that are being passed
+    /// on. They are there still if that fails or is given up.
+    pub passing: usize,
+    /// Whether the body ended with trailers.
+    pub had_trailers: bool,
 }
 
-impl Source<'_, '_> {
+impl<'a, 'b> Source<'a, 'b> {
+    /// A body of this framing, the start of which is in `buffer`.
+    pub(super) fn new(io: &'b mut ReadHalf<'a>, buffer: Buffer, framing: Framing) -> Self {
+        Self { io, buffer, decoder: Decoder::new(framing), passing: 0, had_trailers: false }
+    }
+
+    /// Whether all of the body has been taken from the connection and passed on.
+    pub(super) fn is_over(&self) -> bool {
+        self.decoder.is_over() && self.passing == 0
+    }
+
+    /// Drops what was being passed on.
+    fn passed(&mut self) {
+        self.buffer.consume(std::mem::take(&mut self.passing));
+    }
+
     /// Reads what there is; false at the end of the stream. The buffer grows with a stream that
     /// fills it.
     pub(super) async fn fill(
@@ -80,8 +109,9 @@ impl Source<'_, '_> {
             self.buffer = worker.buffers.small();
         }
         let room = self.buffer.spare().len();
-        let read = self.io.read(self.buffer.spare());
-        let n = within(waits.deadline, waits.read, read).await?;
+        let pauses = waits.may_pause && self.buffer.is_empty() && self.decoder.may_pause();
+        let limit = waits.read.filter(|_| !pauses);
+        let n = within(waits.deadline, limit, self.io.read(self.buffer.spare())).await?;
         self.buffer.fill(n);
         if n == room && self.buffer.capacity() < LARGE && self.decoder.at_most() > SMALL as u64 {
             worker.buffers.enlarge(&mut self.buffer);
@@ -177,16 +207,19 @@ pub(super) async fn relay(
     sink: &mut Sink<'_, '_>,
     waits: &mut Waits<'_>,
     forward_trailers: bool,
-    mut passed: impl FnMut(&[u8]) -> Result<(), Error>,
+    mut passing: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<(), Broken> {
     let refused = |error| Broken::Source(Fault::Refused(error));
+    // What an attempt before this one was passing on, whoever makes another has kept.
+    source.passed();
     loop {
         match source.decoder.decode(&mut source.buffer).map_err(refused)? {
             Step::Data { payload, consume } => {
+                source.passing = consume;
                 let data = source.buffer.filled().get(..payload).unwrap_or_default();
-                passed(data).map_err(refused)?;
+                passing(data).map_err(refused)?;
                 sink.data(data, waits).await.map_err(Broken::Sink)?;
-                source.buffer.consume(consume);
+                source.passed();
             }
             Step::More => {
                 sink.flush(waits).await.map_err(Broken::Sink)?;
@@ -218,6 +251,7 @@ fn end(
     if section.is_empty() {
         sink.end(None);
     } else {
+        source.had_trailers = true;
         let mut fields = Vec::new();
         parse_trailers(section, &mut fields)?;
         sink.end(forward.then(|| Head::new(section, &fields)));

@@ -1,8 +1,11 @@
 //! One request and its answer: read, understood, routed, forwarded or answered here, and told of.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -10,13 +13,14 @@ use tokio::time::Instant;
 
 use super::access_log::Record;
 use super::body::{Sink, Source, Waits};
-use super::connection::{Client, Next};
-use super::forward::{ClientSide, Forward, Sending, TOO_LARGE};
+use super::client::{Client, Next};
+use super::forward::TOO_LARGE;
+use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
 use super::snapshot::{Route, Snapshot};
 use super::worker::{Listener, Scratch, Worker};
 use crate::error::{Error, Fault as Blame, Kind};
-use crate::http::body::{Decoder, Framing};
+use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::path;
@@ -30,66 +34,68 @@ pub(super) async fn serve(client: &mut Client) -> Next {
     let mut scratch = client.worker.buffers.scratch();
     loop {
         let next = match read_head(client, &mut scratch.input).await {
-            Ok(Some(length)) => one(client, &mut scratch, length).await,
-            Ok(None) => Next::Close,
-            Err(error) => refuse_unread(client, &mut scratch, error).await,
+            Ok(Read::Head(length)) => one(client, &mut scratch, length).await,
+            Ok(Read::Nothing) => Next::Idle,
+            Ok(Read::Over) => Next::Close,
+            Err(error) => refuse_unread(client, &mut scratch.drafts.to_client, error, None).await,
         };
         if next != Next::Idle || scratch.input.is_empty() {
+            let has_more = !scratch.input.is_empty();
             client.worker.buffers.recycle(scratch);
-            return next;
+            return match next {
+                // What the client sent behind its last request is not worth its last answer.
+                Next::Close if has_more => Next::Linger,
+                next => next,
+            };
         }
     }
 }
 
-/// Reads until a whole head is at the front of `input`, and returns its length; `None` where the
-/// client has ended or abandoned the connection between requests or in mid-head.
-async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Option<usize>, Error> {
+/// What has been read.
+enum Read {
+    /// A head of this length, at the front of the input.
+    Head(usize),
+    /// Nothing: the client is idle.
+    Nothing,
+    /// The end: the client has ended the connection, between requests or in mid-head.
+    Over,
+}
+
+/// Reads until a whole head is at the front of `input`.
+async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Read, Error> {
     let Client { listener, stream, deadline, .. } = client;
     let mut scanner = Scanner::default();
     let mut due = None;
     loop {
         if let Some(length) = scanner.scan_request(input)? {
-            return Ok(Some(length));
+            return Ok(Read::Head(length));
         }
         if input.spare().is_empty() {
             input.grow(MAX_HEAD);
         }
         let limit =
             || Some(*due.get_or_insert_with(|| Instant::now() + listener.config.timeouts.head));
-        match deadline.due(limit, stream.read(input.spare())).await {
+        let is_first = input.is_empty();
+        let mut read = pin!(stream.read(input.spare()));
+        if is_first {
+            // Only what the runtime took for readable, and is not: the client is idle still.
+            match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    input.fill(n);
+                    continue;
+                }
+                Poll::Ready(_) => return Ok(Read::Over),
+                Poll::Pending => return Ok(Read::Nothing),
+            }
+        }
+        match deadline.due(limit, read).await {
             Ok(Ok(n)) if n > 0 => input.fill(n),
-            Ok(_) => return Ok(None),
-            Err(Elapsed) if input.is_empty() => return Ok(None),
+            Ok(_) => return Ok(Read::Over),
             Err(Elapsed) => {
                 return Err(Error::new(Kind::RequestTimeout, "the head did not end in time"));
             }
         }
     }
-}
-
-/// What is known of an exchange as it goes on. Both directions write here at once, so it is cells.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// The endpoint that was asked last, by index in its upstream.
-    pub endpoint: Cell<Option<usize>>,
-    /// How often the request was sent.
-    pub attempts: Cell<u32>,
-    /// How far the sending of the request is.
-    pub sending: Cell<Sending>,
-    /// How long the endpoint took to answer.
-    pub upstream_duration: Cell<Option<Duration>>,
-    /// The final status; 0 while none is decided.
-    pub status: Cell<u16>,
-    /// Whether any of the final response has been written.
-    pub begun: Cell<bool>,
-    /// When the response ended, if it did.
-    pub ended: Cell<Option<Instant>>,
-    /// Whether the client knows the end of the response only by the connection's.
-    pub ends_by_close: Cell<bool>,
-    /// Payload from the client, and to it.
-    pub bytes: (Cell<u64>, Cell<u64>),
-    /// The `Proxy-Status` of a response that was refused.
-    pub upstream_status: RefCell<Vec<u8>>,
 }
 
 /// Where a request goes.
@@ -117,10 +123,16 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let progress = Progress::default();
     let Scratch { input, fields, drafts } = scratch;
     let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
-    let parsed = parse_request(head, fields);
-    let request = match parsed.and_then(|line| Request::interpret(head, line, fields)) {
+    let line = match parse_request(head, fields) {
+        Ok(line) => line,
+        Err(error) => return refuse_unread(client, &mut drafts.to_client, error, None).await,
+    };
+    let request = match Request::interpret(head, line, fields) {
         Ok(request) => request,
-        Err(error) => return refuse_unread(client, scratch, error).await,
+        Err(error) => {
+            let asked = (line.method.slice(head), line.target.slice(head));
+            return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
+        }
     };
     let request_id = RequestId::of(&request, client.is_trusted);
     let found = find(&worker, &client.listener, &snapshot, &request);
@@ -134,9 +146,8 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     }
     let Client { listener, stream, peer, is_trusted, deadline, idle_since, .. } = client;
     let (mut reader, mut writer) = stream.split();
-    let decoder = Decoder::new(request.framing);
     let mut side = ClientSide {
-        source: Source { io: &mut reader, buffer, decoder },
+        source: Source::new(&mut reader, buffer, request.framing),
         writer: &mut writer,
         deadline,
     };
@@ -145,7 +156,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             let forward = Forward {
                 worker: &worker,
                 listener,
-                peer,
+                peer: *peer,
                 is_trusted: *is_trusted,
                 request: &request,
                 request_id: request_id.as_bytes(),
@@ -163,12 +174,13 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         Ok(next) => (next, None),
         Err(Here::Failed(error)) if error.kind == Kind::ClientClosed => {
             progress.status.set(error.kind.status());
-            (Next::Close, Some(error.kind))
+            // What waits for it in the kernel is not worth keeping either.
+            (Next::Reset, Some(error))
         }
         // What has begun cannot be taken back; it must not look whole.
         Err(Here::Failed(error)) if progress.begun.get() => {
             let cut = if progress.ends_by_close.get() { Next::Reset } else { Next::Close };
-            (cut, Some(error.kind))
+            (cut, Some(error))
         }
         Err(here) => {
             let write = listener.config.timeouts.body;
@@ -179,7 +191,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let ended = progress.ended.get().unwrap_or_else(Instant::now);
     *idle_since = ended;
     let record = Record {
-        client: peer,
+        client: *peer,
         method: Some(request.token),
         host: request.authority,
         path: Some(request.path()),
@@ -255,12 +267,12 @@ impl Answer<'_> {
         client: &mut ClientSide<'_, '_>,
         output: &mut Vec<u8>,
         write: Duration,
-    ) -> (Next, Option<Kind>) {
+    ) -> (Next, Option<Error>) {
         let error = match here {
             Here::Failed(error) => Some(error),
             Here::Options => None,
         };
-        let next = self.next(error, client.source.decoder.is_over());
+        let next = self.next(error, client.source.is_over());
         let shape = Shape {
             has_body: self.request.method != Method::Head,
             connection: match (next, self.request.version) {
@@ -280,9 +292,9 @@ impl Answer<'_> {
         progress.status.set(error.map_or(200, |error| error.kind.status()));
         let begun = &progress.begun;
         let mut sink = Sink { io: client.writer, output, framing: Framing::Empty, begun };
-        let mut waits = Waits { deadline: client.deadline, read: None, write };
+        let mut waits = Waits::to_write(client.deadline, write);
         let written = sink.flush(&mut waits).await;
-        (if written.is_ok() { next } else { Next::Close }, error.map(|error| error.kind))
+        (if written.is_ok() { next } else { Next::Close }, error)
     }
 
     /// What becomes of the connection: it stays unless the request was at fault, its body is still
@@ -302,22 +314,28 @@ impl Answer<'_> {
     }
 }
 
-/// Answers a request of which not even the head could be understood.
-async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error) -> Next {
+/// Answers a request whose head is at fault. Of the request line, method and target are known if
+/// at least that was well-formed.
+async fn refuse_unread(
+    client: &mut Client,
+    output: &mut Vec<u8>,
+    error: Error,
+    asked: Option<(&[u8], &[u8])>,
+) -> Next {
     let Client { worker, listener, stream, peer, deadline, .. } = client;
-    let output = &mut scratch.drafts.to_client;
     output.clear();
     let shape = Shape { has_body: true, connection: Some("close") };
     reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
     let mut sink = Sink { io: &mut stream.split().1, output, framing: Framing::Empty, begun };
-    let mut waits = Waits { deadline, read: None, write: listener.config.timeouts.body };
+    let mut waits = Waits::to_write(deadline, listener.config.timeouts.body);
     let written = sink.flush(&mut waits).await;
     let record = Record {
-        client: peer,
-        method: None,
+        client: *peer,
+        method: asked.map(|(method, _)| method),
         host: None,
-        path: None,
+        // Without the query, as ever.
+        path: asked.and_then(|(_, target)| target.split(|b| *b == b'?').next()),
         status: error.kind.status(),
         bytes: (0, 0),
         duration: Duration::ZERO,
@@ -326,7 +344,7 @@ async fn refuse_unread(client: &mut Client, scratch: &mut Scratch, error: Error)
         upstream: None,
         endpoint: None,
         attempts: 0,
-        error: Some(error.kind),
+        error: Some(error),
         request_id: None,
     };
     tell(worker, record, None, None);
@@ -348,6 +366,9 @@ fn tell(worker: &Worker, record: Record<'_>, found: Option<Found<'_>>, endpoint:
         (Some(endpoint), _) => endpoint.codes.count(record.status),
         (None, Some(upstream)) => upstream.codes.count(record.status),
         (None, None) => stats.codes.count(record.status),
+    }
+    if let Some(error) = record.error {
+        tracing::debug!(client = %record.client, status = record.status, %error, "not served");
     }
     if worker.log.is_on() {
         let record = Record {

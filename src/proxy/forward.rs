@@ -6,57 +6,29 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
-use super::connection::Next;
-use super::exchange::Progress;
+use super::client::Next;
+use super::progress::{ClientSide, Forward, Sending};
 use super::receive::{Passage, Received};
 use super::tunnel::{self, Connection, Ends};
-use super::worker::{Drafts, Listener, Worker};
+use super::worker::Drafts;
 use crate::config::HostMode;
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::buffer::Buffer;
-use crate::http::request::Request;
 use crate::http::rewrite::{self, Hop, Persistence};
 use crate::net::deadline::Deadline;
 use crate::net::dial::dial;
 use crate::stats::{EndpointStats, RetryReason};
+use crate::upstream::Tried;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::{Tried, Upstream};
+use crate::upstream::pool::Connected;
 
 /// How much of a request's body is kept to be sent again, in case a kept connection turns out to
 /// be closed.
 const REPLAY: usize = 64 * 1024;
-
-/// A request on its way.
-pub(super) struct Forward<'a> {
-    pub worker: &'a Worker,
-    pub listener: &'a Listener,
-    /// The client's address.
-    pub peer: &'a str,
-    /// Whether the client's own forwarding fields are believed.
-    pub is_trusted: bool,
-    pub request: &'a Request<'a>,
-    pub request_id: &'a [u8],
-    pub upstream: &'a Upstream,
-    pub progress: &'a Progress,
-    pub started: Instant,
-    /// What the client sent behind a head without a body, which a tunnel begins with.
-    pub early: &'a [u8],
-}
-
-/// The client's side of the exchange.
-pub(super) struct ClientSide<'a, 'b> {
-    /// The body, and the connection that it comes from.
-    pub source: Source<'a, 'b>,
-    /// Where the response goes.
-    pub writer: &'b mut WriteHalf<'a>,
-    /// The timer of the connection.
-    pub deadline: &'b mut Deadline,
-}
 
 /// An attempt that failed.
 struct Failed {
@@ -64,18 +36,6 @@ struct Failed {
     /// Whether the connection was a kept one that turned out closed, and the request may be sent
     /// again on a new one.
     is_stale: bool,
-}
-
-/// How far the sending of a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Sending {
-    /// The endpoint owes nothing yet.
-    #[default]
-    Underway,
-    /// All of it has been sent.
-    Whole,
-    /// The endpoint takes no more of it; it may have answered all the same.
-    Stopped,
 }
 
 /// The start of a request's body, kept until the connection has shown that it is alive.
@@ -115,6 +75,13 @@ impl Forward<'_> {
                 self.count_retry(RetryReason::Connect);
             }
             self.progress.endpoint.set(Some(index));
+            tracing::debug!(
+                endpoint = %endpoint.state.label,
+                policy = self.upstream.config.policy.name(),
+                in_flight = endpoint.state.in_flight(),
+                tried = tried.len(),
+                "picked"
+            );
             let _in_flight = endpoint.state.start();
             match self.on_endpoint(endpoint, client, drafts).await {
                 // Nothing was sent, so any other may have it, until the time is up.
@@ -138,11 +105,13 @@ impl Forward<'_> {
         drafts: &mut Drafts,
     ) -> Result<Next, Error> {
         let mut replay = Replay::default();
-        let kept = self.worker.pool.borrow_mut().take(endpoint.state.id);
-        if let Some(stream) = kept {
+        // What may not be sent twice must not be sent into a connection that has just been closed.
+        let must_be_sure = !self.request.method.is_idempotent();
+        let kept = self.worker.pool.borrow_mut().take(endpoint, self.started, must_be_sure);
+        if let Some(connection) = kept {
             self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
             replay.is_on = true;
-            match self.attempt(endpoint, stream, client, drafts, &mut replay).await {
+            match self.attempt(endpoint, connection, client, drafts, &mut replay).await {
                 Err(Failed { is_stale: true, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
                 }
@@ -150,14 +119,14 @@ impl Forward<'_> {
             }
         }
         // Dialling is rare; in a box it takes no room in every other exchange.
-        let stream = Box::pin(self.connect(endpoint)).await?;
+        let connection = Box::pin(self.connect(endpoint)).await?;
         replay.is_on = false;
-        let sent = self.attempt(endpoint, stream, client, drafts, &mut replay).await;
+        let sent = self.attempt(endpoint, connection, client, drafts, &mut replay).await;
         sent.map_err(|failed| failed.error)
     }
 
     /// A new connection to one of the endpoint's addresses.
-    async fn connect(&self, endpoint: &Endpoint) -> Result<TcpStream, Error> {
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Connected, Error> {
         let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
         for (index, address) in endpoint.dial_order() {
             match dial(address, self.upstream.config.timeouts.connect).await {
@@ -167,7 +136,7 @@ impl Forward<'_> {
                     if endpoint.state.backoff.succeeded() {
                         tracing::info!(endpoint = %endpoint.state.label, "reachable again");
                     }
-                    return Ok(stream);
+                    return Ok(Connected { stream, address });
                 }
                 Err(error) => failure = Error::connecting(&error),
             }
@@ -187,7 +156,7 @@ impl Forward<'_> {
     async fn attempt(
         &self,
         endpoint: &Endpoint,
-        mut stream: TcpStream,
+        mut connection: Connected,
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
         replay: &mut Replay,
@@ -196,11 +165,16 @@ impl Forward<'_> {
         let is_kept = replay.is_on;
         progress.attempts.set(progress.attempts.get() + 1);
         progress.sending.set(Sending::Underway);
+        let source = &client.source;
+        let has_begun = !source.buffer.is_empty() || progress.bytes.0.get() > 0;
+        progress
+            .awaits_continue
+            .set(self.request.expects_continue() && !has_begun && !source.is_over());
         // A kept connection gets the request as soon as it is there; a new one took its time.
         let asked = if is_kept { self.started } else { Instant::now() };
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(endpoint, request);
-        let (mut from_endpoint, mut to_endpoint) = stream.split();
+        let (mut from_endpoint, mut to_endpoint) = connection.stream.split();
         let written = Cell::new(false);
         let received = {
             let ClientSide { source, writer, deadline } = client;
@@ -232,7 +206,8 @@ impl Forward<'_> {
             // closed it at the same moment (RFC 9112 9.3.1).
             let may_repeat = !written.get() || self.request.method.is_idempotent();
             let is_closed = is_kept && error.kind == Kind::ConnectionTerminated;
-            Failed { error, is_stale: is_closed && may_repeat && replay.is_on }
+            let is_kept_whole = replay.is_on && !client.source.had_trailers;
+            Failed { error, is_stale: is_closed && may_repeat && is_kept_whole }
         })?;
         let (persistence, keep) = match received {
             Received::Whole { persistence, keep } => (persistence, keep),
@@ -246,7 +221,7 @@ impl Forward<'_> {
         let is_whole = progress.sending.get() == Sending::Whole;
         if let (Some(keep), true) = (keep, is_whole) {
             let mut pool = self.worker.pool.borrow_mut();
-            pool.put(endpoint.state.id, stream, ended + keep);
+            pool.put(endpoint.state.id, connection, ended + keep);
         }
         Ok(match persistence {
             // The client may not know that we will read no more.
@@ -292,10 +267,10 @@ impl Forward<'_> {
     ) -> Result<(), Error> {
         let Self { progress, request, .. } = self;
         let mut sink = Sink { io: to_endpoint, output, framing: request.framing, begun: written };
-        // A request without a body never waits, and so never arms it.
         let mut waits = Waits {
-            deadline: &mut Deadline::default(),
+            deadline: &mut Deadline::new(&self.worker.clock),
             read: Some(self.listener.config.timeouts.body),
+            may_pause: false,
             write: self.upstream.config.timeouts.body,
         };
         match self.send_body(source, &mut sink, &mut waits, replay).await {
@@ -323,6 +298,20 @@ impl Forward<'_> {
     ) -> Result<(), Broken> {
         if !replay.kept.is_empty() {
             sink.data(&std::mem::take(&mut replay.kept), waits).await.map_err(Broken::Sink)?;
+        }
+        if self.progress.awaits_continue.get() {
+            // Until the 100 is passed on, it is the endpoint that we wait for.
+            sink.flush(waits).await.map_err(Broken::Sink)?;
+            let limit = self.listener.config.timeouts.body;
+            let mut due = None;
+            let owed = || {
+                let is_owed = !self.progress.awaits_continue.get();
+                is_owed.then(|| *due.get_or_insert_with(|| Instant::now() + limit))
+            };
+            let body = waits.deadline.due(owed, source.io.readable()).await;
+            body.map_err(|_| Broken::Source(Fault::TimedOut))?
+                .map_err(|_| Broken::Source(Fault::Closed))?;
+            self.progress.awaits_continue.set(false);
         }
         let received = &self.progress.bytes.0;
         let passing = |payload: &[u8]| {

@@ -1,10 +1,10 @@
 //! The life of a request, on one worker.
 //!
-//! [`connection`] waits for requests and reads their heads, [`exchange`] sees one through,
-//! [`forward`] picks an endpoint, connects and sends, [`receive`] passes the response on, [`body`]
-//! moves payload, [`tunnel`]
-//! moves what is no longer HTTP, [`reply`] answers in our own name, [`access_log`] tells of it.
-//! [`worker`] is what they all share on one thread, [`snapshot`] what is in force.
+//! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
+//! `forward` picks an endpoint, connects and sends, `receive` passes the response on, `body` moves
+//! payload, `tunnel` moves what is no longer HTTP, `reply` answers in our own name, [`access_log`]
+//! tells of it. `progress` is what an exchange works with, [`worker`] what all share on one thread,
+//! [`snapshot`] what is in force.
 
 pub mod access_log;
 pub mod connection;
@@ -12,8 +12,10 @@ pub mod snapshot;
 pub mod worker;
 
 mod body;
+mod client;
 mod exchange;
 mod forward;
+mod progress;
 mod receive;
 mod reply;
 mod tunnel;

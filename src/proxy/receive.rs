@@ -8,9 +8,9 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
-use super::forward::{Forward, Sending};
+use super::progress::{Forward, Sending};
 use crate::error::{Error, Kind};
-use crate::http::body::{Decoder, Framing};
+use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::head::{
     Field, FieldId, Head, MAX_HEAD, Scanner, Version, as_response_fault, parse_response,
@@ -82,7 +82,7 @@ impl Forward<'_> {
                 self.progress.upstream_duration.set(Some(via.asked.elapsed()));
             }
             if response.status >= 200 {
-                let plan = self.begin(&response, informational == 0, via.output);
+                let plan = self.begin(&response, via.output);
                 buffer.consume(length);
                 return self.pass_body(plan, buffer, via).await;
             }
@@ -113,14 +113,19 @@ impl Forward<'_> {
                 buffer.grow(MAX_HEAD);
             }
             let owed = || {
-                let is_owed = self.progress.sending.get() != Sending::Underway;
+                let is_owed = self.progress.sending.get() != Sending::Underway
+                    || self.progress.awaits_continue.get();
                 let timeout = self.upstream.config.timeouts.response;
                 // A request without a body is sent as soon as it is asked.
                 let since = || match self.request.framing {
                     Framing::Empty => via.asked,
                     _ => Instant::now(),
                 };
-                is_owed.then(|| *due.get_or_insert_with(|| since() + timeout))
+                if !is_owed {
+                    due = None;
+                    return None;
+                }
+                Some(*due.get_or_insert_with(|| since() + timeout))
             };
             match via.deadline.due(owed, via.from_endpoint.read(buffer.spare())).await {
                 Ok(Ok(n)) if n > 0 => buffer.fill(n),
@@ -167,6 +172,9 @@ impl Forward<'_> {
             return Ok(());
         }
         rewrite::informational(via.output, response);
+        if response.status == 100 {
+            self.progress.awaits_continue.set(false);
+        }
         // The final response is still to come, and may still be one of ours.
         let begun = match response.status {
             101 => &self.progress.begun,
@@ -174,23 +182,20 @@ impl Forward<'_> {
         };
         let mut sink = Sink { io: via.writer, output: via.output, framing: Framing::Empty, begun };
         let write = self.listener.config.timeouts.body;
-        let mut waits = Waits { deadline: via.deadline, read: None, write };
+        let mut waits = Waits::to_write(via.deadline, write);
         sink.flush(&mut waits).await.map_err(|_| Error::CLIENT_CLOSED)
     }
 
     /// Renders the head of the final response.
-    fn begin(&self, response: &Response<'_>, is_first: bool, output: &mut Vec<u8>) -> Plan {
+    fn begin(&self, response: &Response<'_>, output: &mut Vec<u8>) -> Plan {
         let Self { worker, progress, request, .. } = self;
-        // A final response instead of 100: the client may send the body or not (RFC 9110 10.1.1),
-        // so the connection can't go on.
-        let is_refusal = is_first
-            && request.expects_continue()
-            && progress.sending.get() == Sending::Underway
-            && progress.bytes.0.get() == 0;
+        // The endpoint answers before it has the whole request. Nobody will read the rest, and a
+        // client that waits for a 100 may not even send it (RFC 9110 10.1.1).
+        let is_early = progress.sending.get() == Sending::Underway;
         let to = rewrite::client_framing(request, response);
         let stays = request.is_persistent()
             && to != Framing::UntilClose
-            && !is_refusal
+            && !is_early
             && worker.draining.get().is_none();
         let persistence = match (stays, request.version) {
             (false, _) => Persistence::Closes,
@@ -217,15 +222,15 @@ impl Forward<'_> {
     ) -> Result<Received, Error> {
         let Self { worker, progress, request, .. } = self;
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
-        let decoder = Decoder::new(plan.from);
-        let mut source = Source { io: from_endpoint, buffer, decoder };
+        let mut source = Source::new(from_endpoint, buffer, plan.from);
         let mut sink = Sink { io: writer, output, framing: plan.to, begun: &progress.begun };
-        // A body with a length is owed; a stream without an end in sight may be quiet.
-        let read = match plan.from {
-            Framing::Length(_) => Some(self.upstream.config.timeouts.body),
-            _ => None,
+        // A body with a length, or a chunk that has begun, is owed; an event stream may be quiet.
+        let mut waits = Waits {
+            deadline,
+            read: Some(self.upstream.config.timeouts.body),
+            may_pause: true,
+            write: self.listener.config.timeouts.body,
         };
-        let mut waits = Waits { deadline, read, write: self.listener.config.timeouts.body };
         let sent = &progress.bytes.1;
         let passing = |payload: &[u8]| {
             sent.set(sent.get() + payload.len() as u64);
@@ -235,6 +240,9 @@ impl Forward<'_> {
             .await
             .map_err(|broken| match broken {
                 Broken::Source(fault) => endpoint_fault(fault),
+                Broken::Sink(Fault::TimedOut) => {
+                    Error::new(Kind::ClientClosed, "the client stopped reading")
+                }
                 Broken::Sink(_) => Error::CLIENT_CLOSED,
             })?;
         // What comes behind the end belongs to no request of ours.

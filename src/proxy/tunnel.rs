@@ -1,10 +1,12 @@
 //! What is no longer HTTP after a 101: bytes both ways, until both sides have closed.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
@@ -34,39 +36,30 @@ pub(super) async fn run(
     let (up, down) = (Cell::new(0), Cell::new(0));
     {
         let Ends { client, endpoint } = ends;
-        let upward = copy(worker, client.0, endpoint.1, ahead.0, &moved, &up);
-        let downward = copy(worker, endpoint.0, client.1, ahead.1, &moved, &down);
-        let _ = deadline.due(|| Some(moved.get() + idle), both(upward, downward)).await;
+        let ended = Cell::new(0);
+        let upward = copy(worker, client.0, endpoint.1, ahead.0, &moved, &up, &ended);
+        let downward = copy(worker, endpoint.0, client.1, ahead.1, &moved, &down, &ended);
+        let _ = deadline.due(|| Some(moved.get() + idle), both(upward, downward, &ended)).await;
     }
     (up.get(), down.get())
 }
 
-/// Runs both directions until both are done, or one has failed.
+/// Runs both directions until both have ended, or one has failed.
 async fn both(
     upward: impl Future<Output = std::io::Result<()>>,
     downward: impl Future<Output = std::io::Result<()>>,
+    ended: &Cell<u8>,
 ) {
-    let (mut upward, mut downward) = (std::pin::pin!(upward), std::pin::pin!(downward));
-    let (mut up_done, mut down_done) = (false, false);
-    std::future::poll_fn(|cx| {
-        if !up_done && let Poll::Ready(end) = upward.as_mut().poll(cx) {
-            up_done = true;
-            if end.is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if !down_done && let Poll::Ready(end) = downward.as_mut().poll(cx) {
-            down_done = true;
-            if end.is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if up_done && down_done { Poll::Ready(()) } else { Poll::Pending }
+    let (mut upward, mut downward) = (pin!(upward), pin!(downward));
+    poll_fn(|cx| {
+        let failed = upward.as_mut().poll(cx).is_ready() || downward.as_mut().poll(cx).is_ready();
+        if failed || ended.get() == 2 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
 
-/// Moves bytes one way, `ahead` first, until the stream ends, and passes the end on.
+/// Moves bytes one way, `ahead` first, until the stream ends, and passes the end on. Returns only
+/// when a connection has failed.
 async fn copy(
     worker: &Worker,
     from: &mut ReadHalf<'_>,
@@ -74,6 +67,7 @@ async fn copy(
     ahead: &[u8],
     moved: &Cell<Instant>,
     count: &Cell<u64>,
+    ended: &Cell<u8>,
 ) -> std::io::Result<()> {
     to.write_all(ahead).await?;
     count.set(ahead.len() as u64);
@@ -91,7 +85,11 @@ async fn copy(
         count.set(count.get() + n as u64);
         worker.buffers.put(buffer);
         if n == 0 {
-            return to.shutdown().await;
+            to.shutdown().await?;
+            ended.set(ended.get() + 1);
+            // It may still read; if it is gone altogether, the other side need not go on.
+            let _ = from.ready(Interest::ERROR).await;
+            return Err(std::io::ErrorKind::ConnectionReset.into());
         }
     }
 }

@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
@@ -15,6 +14,7 @@ use super::snapshot::Snapshot;
 use crate::config;
 use crate::http::buffer::Buffer;
 use crate::http::head::Field;
+use crate::net::deadline::Clock;
 use crate::stats::WorkerStats;
 use crate::upstream::pool::Pool;
 
@@ -25,8 +25,13 @@ pub const SMALL: usize = 16 * 1024;
 /// 256 KiB reads as in 16 KiB ones.
 pub const LARGE: usize = 256 * 1024;
 
-/// How long a connection that was idle when the drain began is left for one more request: long
-/// enough for one that is on its way, so that it is not lost.
+/// Small buffers that are kept though nobody has needed them for a while, 1 MiB: given
+/// back and asked for again with every wave of requests, they would leave holes in the heap that
+/// weigh more.
+const ALWAYS_KEPT: usize = 64;
+
+/// How long a connection that is idle while the process is ending is left for one more request:
+/// long enough for one that is on its way, so that it is not lost.
 pub const DRAIN_IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What all workers share.
@@ -59,13 +64,14 @@ pub struct Worker {
     pub pool: RefCell<Pool>,
     /// Buffers for reuse.
     pub buffers: Buffers,
+    /// The due times of its waits.
+    pub clock: Rc<Clock>,
     /// Its part of the access log.
     pub log: AccessLog,
     /// Since when the process is ending.
     pub draining: Cell<Option<Instant>>,
     #[expect(clippy::redundant_allocation, reason = "requests count references without an atomic")]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
-    connections: RefCell<Slab<Waker>>,
     date: RefCell<(u64, String)>,
 }
 
@@ -77,10 +83,10 @@ impl Worker {
             shared,
             pool: RefCell::default(),
             buffers: Buffers::default(),
+            clock: Clock::new(),
             log,
             draining: Cell::new(None),
             snapshot: RefCell::new(Rc::new(snapshot)),
-            connections: RefCell::default(),
             date: RefCell::default(),
         }
     }
@@ -107,20 +113,23 @@ impl Worker {
         self.shared.stats.get(self.index).unwrap_or(&NONE)
     }
 
+    /// One of the connections that its counters include is over.
+    pub fn count_connection_closed(&self) {
+        self.stats().connections.fetch_sub(1, Relaxed);
+    }
+
     /// Makes every connection notice that the process is ending.
     pub fn drain(&self) {
         self.draining.set(Some(Instant::now()));
-        self.connections.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+        self.clock.wake_all();
     }
 
-    /// Has [`drain`](Self::drain) wake the task of `waker`, until [`forget`](Self::forget).
-    pub fn remember(&self, waker: Waker) -> usize {
-        self.connections.borrow_mut().insert(waker)
-    }
-
-    /// The task is over.
-    pub fn forget(&self, key: usize) {
-        let _ = self.connections.borrow_mut().try_remove(key);
+    /// Looks after waits, and frees buffers and connections to endpoints that nobody has needed;
+    /// to be done every [`TICK`](crate::net::deadline::TICK).
+    pub fn tick(&self, now: Instant) {
+        self.clock.tick(now);
+        self.pool.borrow_mut().sweep(now);
+        self.buffers.trim();
     }
 
     /// The time as a Date field has it (RFC 9110 5.6.7), made anew once a second.
@@ -192,10 +201,10 @@ impl<T> Spares<T> {
         taken
     }
 
-    /// Frees what nobody has needed since the last time.
-    fn trim(&mut self) {
-        self.kept.truncate(self.kept.len() - self.fewest.min(self.kept.len()));
-        self.kept.shrink_to(self.kept.len() * 2);
+    /// Frees what nobody has needed since the last time, but the first `least`.
+    fn trim(&mut self, least: usize) {
+        let needed = self.kept.len().saturating_sub(self.fewest);
+        self.kept.truncate(needed.max(least));
         self.fewest = self.kept.len();
     }
 }
@@ -258,9 +267,9 @@ impl Buffers {
     /// Frees what nobody has needed since the last time; from time to time, so that a burst does
     /// not leave its memory behind.
     pub fn trim(&self) {
-        self.scratch.borrow_mut().trim();
-        self.small.borrow_mut().trim();
-        self.large.borrow_mut().trim();
+        self.scratch.borrow_mut().trim(ALWAYS_KEPT);
+        self.small.borrow_mut().trim(ALWAYS_KEPT);
+        self.large.borrow_mut().trim(0);
     }
 }
 
@@ -276,11 +285,13 @@ mod tests {
         buffers.trim();
         let kept = || buffers.small.borrow().kept.len();
         assert_eq!(kept(), 100, "all were in use since the last time");
+        let needed: Vec<_> = (0..70).map(|_| buffers.small()).collect();
+        needed.into_iter().for_each(|buffer| buffers.put(buffer));
+        buffers.trim();
+        assert_eq!(kept(), 70);
         let needed: Vec<_> = (0..3).map(|_| buffers.small()).collect();
         needed.into_iter().for_each(|buffer| buffers.put(buffer));
         buffers.trim();
-        assert_eq!(kept(), 3);
-        buffers.trim();
-        assert_eq!(kept(), 0);
+        assert_eq!(kept(), ALWAYS_KEPT);
     }
 }

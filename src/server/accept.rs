@@ -1,6 +1,7 @@
 //! Connections, shared out: the kernel spreads them over the workers by a hash, which evens out
 //! many but not few; so a fresh one goes to the worker that has the fewest.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::Command;
 use crate::net::listen::{Accepted, Listening};
@@ -17,6 +19,9 @@ use crate::proxy::worker::{Listener, Worker};
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
 /// trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is said that connections have to wait.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// A connection on its way to another worker. Its place under the listener's limit goes with it.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Acceptor {
     /// Tells when to accept the rest and end.
     pub(super) closing: Rc<Notify>,
     pub(super) listening: Arc<AtomicUsize>,
+    /// When it was last said that connections have to wait.
+    pub(super) told: Cell<Option<Instant>>,
 }
 
 impl Drop for Acceptor {
@@ -75,10 +82,13 @@ impl Acceptor {
     async fn accept_waiting(&self) {
         let stats = self.worker.stats();
         loop {
-            let Some(permit) = self.permit().await else { return };
+            let Some((permit, waited)) = self.permit().await else { return };
             match self.socket.accept() {
                 Ok(accepted) => {
                     stats.accepted.add(1);
+                    if waited {
+                        self.tell_of_waiting();
+                    }
                     self.place(accepted, permit);
                 }
                 Err(error) => match error.kind() {
@@ -96,15 +106,23 @@ impl Acceptor {
         }
     }
 
-    /// A place under the listener's limit; while there is none, connections wait in the kernel's
-    /// queue.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
-            return Some(permit);
+    /// A place under the listener's limit, and whether it had to be waited for; while there is
+    /// none, connections wait in the kernel's queue. The limit itself is never closed.
+    async fn permit(&self) -> Option<(OwnedSemaphorePermit, bool)> {
+        match Arc::clone(&self.limit).try_acquire_owned() {
+            Ok(permit) => Some((permit, false)),
+            Err(_) => Some((Arc::clone(&self.limit).acquire_owned().await.ok()?, true)),
         }
-        tracing::warn!(address = %self.listener.config.address, "max_connections is reached; new connections wait");
-        // The semaphore is never closed.
-        Arc::clone(&self.limit).acquire_owned().await.ok()
+    }
+
+    /// Says that connections have to wait, from time to time and not for each of them.
+    fn tell_of_waiting(&self) {
+        let now = Instant::now();
+        if self.told.get().is_none_or(|told| now > told + TELL_EVERY) {
+            self.told.set(Some(now));
+            let address = self.listener.config.address;
+            tracing::warn!(%address, "max_connections is reached; new connections wait");
+        }
     }
 
     /// Hands `accepted` to the worker that has the fewest connections.

@@ -1,10 +1,10 @@
 //! One worker's thread: it serves connections, and looks after what it keeps.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
@@ -12,14 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::accept::{Acceptor, accept};
 use super::{Command, Start};
+use crate::net::deadline::TICK;
 use crate::net::listen::Listening;
 use crate::proxy::access_log::{AccessLog, FLUSH_EVERY};
 use crate::proxy::connection::serve;
 use crate::proxy::worker::{Listener, Worker};
-
-/// How often idle connections to endpoints are looked through: how long one that its peer has
-/// closed lingers, and how exactly their timeout is kept.
-const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// Starts the thread of one worker.
 ///
@@ -58,6 +55,7 @@ async fn run(start: Start) {
                     workers: workers.clone(),
                     closing: Rc::clone(&closing),
                     listening: Arc::clone(&listening),
+                    told: Cell::new(None),
                 };
                 tokio::task::spawn_local(accept(acceptor));
             }
@@ -82,19 +80,18 @@ async fn run(start: Start) {
     worker.log.flush(worker.stats());
 }
 
-/// Sweeps the pool, frees spare buffers and hands over the log, for as long as the worker lives.
+/// Looks after what is idle, and hands over the log, for as long as the worker lives.
 async fn look_after(worker: Rc<Worker>) {
-    let every = if worker.log.is_on() { FLUSH_EVERY } else { SWEEP_EVERY };
+    let every = if worker.log.is_on() { FLUSH_EVERY } else { TICK };
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut swept = Instant::now();
+    let mut ticked = Instant::now();
     loop {
         let now = ticks.tick().await;
         worker.log.flush(worker.stats());
-        if now.duration_since(swept) >= SWEEP_EVERY {
-            swept = now;
-            worker.pool.borrow_mut().sweep(now);
-            worker.buffers.trim();
+        if now.duration_since(ticked) >= TICK {
+            ticked = now;
+            worker.tick(now);
         }
     }
 }

@@ -1,18 +1,31 @@
 //! Idle connections to endpoints, kept by the worker that made them for its next requests.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use foldhash::fast::FixedState;
+use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use super::endpoint::Endpoint;
 
 /// Idle connections that are kept for one endpoint by one worker; more than any worker uses at
 /// once at the speed of one core, and a bound on what a burst leaves behind.
 const MAX_IDLE: usize = 1024;
 
+/// A connection to one address of an endpoint.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Where it leads.
+    pub address: SocketAddr,
+}
+
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    connection: Connected,
     until: Instant,
 }
 
@@ -20,8 +33,14 @@ impl Idle {
     /// Whether nothing has come in since it was put here: no FIN, no reset, no stray bytes. Costs
     /// no system call while that is so.
     fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
+        let read = self.connection.stream.try_read(&mut [0]);
         matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// The same, asking the kernel.
+    fn is_quiet_in_the_kernel(&self) -> bool {
+        let peeked = rustix::net::recv(&self.connection.stream, &mut [0], RecvFlags::PEEK);
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
 }
 
@@ -33,22 +52,26 @@ pub struct Pool {
 
 impl Pool {
     /// The connection to `endpoint` that was used last, if one is left that its peer has not
-    /// closed.
-    pub fn take(&mut self, endpoint: u64) -> Option<TcpStream> {
-        let idle = self.idle.get_mut(&endpoint)?;
-        while let Some(connection) = idle.pop() {
-            if connection.is_quiet() {
-                return Some(connection.stream);
+    /// closed, and that leads where the endpoint still is: its name may have moved. To be `sure` costs a system call: what the runtime knows may be a moment old.
+    pub fn take(&mut self, endpoint: &Endpoint, now: Instant, sure: bool) -> Option<Connected> {
+        let idle = self.idle.get_mut(&endpoint.state.id)?;
+        while let Some(kept) = idle.pop() {
+            if kept.until > now
+                && endpoint.addresses.contains(&kept.connection.address)
+                && kept.is_quiet()
+                && (!sure || kept.is_quiet_in_the_kernel())
+            {
+                return Some(kept.connection);
             }
         }
         None
     }
 
-    /// Keeps `stream` for the next request to `endpoint`, at most until then.
-    pub fn put(&mut self, endpoint: u64, stream: TcpStream, until: Instant) {
+    /// Keeps `connection` for the next request to `endpoint`, at most until then.
+    pub fn put(&mut self, endpoint: u64, connection: Connected, until: Instant) {
         let idle = self.idle.entry(endpoint).or_default();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { stream, until });
+            idle.push(Idle { connection, until });
         }
     }
 
@@ -70,53 +93,86 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::endpoint::tests::endpoints;
     use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    /// Both ends of a connection to an address that `endpoint` then has.
+    async fn pair(endpoint: &mut Endpoint) -> (Connected, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (ours, theirs) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (ours.unwrap(), theirs.unwrap().0)
+        let address = listener.local_addr().unwrap();
+        endpoint.addresses.push(address);
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Connected { stream: ours.unwrap(), address }, theirs.unwrap().0)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
     }
 
     #[tokio::test]
     async fn the_last_used_is_taken_first_and_closed_ones_never() {
-        let later = Instant::now() + Duration::from_secs(60);
+        let mut endpoint = endpoints(&[1]).remove(0);
         let mut pool = Pool::default();
         let mut theirs = Vec::new();
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for _ in 0..4 {
-            let (ours, their) = pair().await;
-            ports.push(ours.local_addr().unwrap().port());
-            pool.put(7, ours, later);
+            let (ours, their) = pair(&mut endpoint).await;
+            addresses.push(ours.address);
+            pool.put(endpoint.state.id, ours, later());
             theirs.push(their);
         }
-        let noisy = pool.idle[&7][3].stream.local_addr().unwrap();
-        assert_eq!(noisy.port(), ports[3]);
         theirs[3].write_all(b"unasked").await.unwrap();
         drop(theirs.remove(2));
-        for connection in &pool.idle[&7][2..] {
-            connection.stream.readable().await.unwrap();
+        for idle in &pool.idle[&endpoint.state.id][2..] {
+            idle.connection.stream.readable().await.unwrap();
         }
-        assert_eq!(pool.take(7).unwrap().local_addr().unwrap().port(), ports[1]);
-        assert_eq!(pool.take(7).unwrap().local_addr().unwrap().port(), ports[0]);
-        assert!(pool.take(7).is_none() && pool.take(8).is_none());
+        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|c| c.address);
+        assert_eq!([take(), take(), take()], [Some(addresses[1]), Some(addresses[0]), None]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_or_leads_where_the_endpoint_was_is_not_taken() {
+        let mut endpoint = endpoints(&[1]).remove(0);
+        let mut pool = Pool::default();
+        let (old, _old) = pair(&mut endpoint).await;
+        let (kept, _kept) = pair(&mut endpoint).await;
+        let (moved, _moved) = pair(&mut endpoint).await;
+        let address = kept.address;
+        endpoint.addresses.pop();
+        pool.put(endpoint.state.id, kept, later());
+        pool.put(endpoint.state.id, moved, later());
+        pool.put(endpoint.state.id, old, Instant::now());
+        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|c| c.address);
+        assert_eq!([take(), take()], [Some(address), None]);
+    }
+
+    #[tokio::test]
+    async fn who_must_be_sure_is_told_before_the_runtime_knows() {
+        let mut endpoint = endpoints(&[1]).remove(0);
+        let mut pool = Pool::default();
+        let (ours, theirs) = pair(&mut endpoint).await;
+        pool.put(endpoint.state.id, ours, later());
+        // Nothing is awaited from here on, so the runtime cannot learn of it.
+        drop(theirs);
+        assert!(pool.idle[&endpoint.state.id][0].is_quiet());
+        assert!(pool.take(&endpoint, Instant::now(), true).is_none());
     }
 
     #[tokio::test]
     async fn what_is_old_or_closed_is_swept() {
+        let mut endpoint = endpoints(&[1]).remove(0);
         let now = Instant::now();
         let mut pool = Pool::default();
-        let (old, _old) = pair().await;
-        let (closed, closing) = pair().await;
-        let (kept, _kept) = pair().await;
+        let (old, _old) = pair(&mut endpoint).await;
+        let (closed, closing) = pair(&mut endpoint).await;
+        let (kept, _kept) = pair(&mut endpoint).await;
         pool.put(1, old, now);
-        pool.put(2, closed, now + Duration::from_secs(9));
-        pool.put(3, kept, now + Duration::from_secs(9));
+        pool.put(2, closed, later());
+        pool.put(3, kept, later());
         drop(closing);
-        pool.idle[&2][0].stream.readable().await.unwrap();
+        pool.idle[&2][0].connection.stream.readable().await.unwrap();
         pool.sweep(now);
         assert_eq!(pool.idle.keys().collect::<Vec<_>>(), [&3]);
         pool.keep_only(|endpoint| endpoint != 3);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Backend, Refusing, Tinylb, config, eventually};
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "time",
     "client",
     "method",
@@ -23,6 +23,7 @@ const KEYS: [&str; 17] = [
     "attempts",
     "policy",
     "error",
+    "detail",
     "request_id",
 ];
 
@@ -92,6 +93,23 @@ fn a_line_of_json_has_every_field() {
     let unknown: Vec<_> =
         line.as_object().unwrap().keys().filter(|key| !KEYS.contains(&key.as_str())).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// What was refused is told of as far as it was understood, and why in words.
+#[test]
+fn a_refusal_is_explained() {
+    let backend = Backend::named("fine");
+    let tinylb = logging("json", &[backend.url()], "");
+    for (request, method, path, detail) in [
+        ("TRACE /traced?q HTTP/1.1\r\nHost: a\r\n\r\n", "TRACE", "/traced", "TRACE is not served"),
+        ("GET /no-host HTTP/1.1\r\n\r\n", "GET", "/no-host", "no Host"),
+    ] {
+        tinylb.exchange(request);
+        let line = json(&tinylb.wait_for_access(path));
+        assert_eq!((&line["method"], &line["path"]), (&method.into(), &path.into()), "{line}");
+        assert_eq!(line["error"], "http_request_error");
+        assert_eq!(line["detail"], detail);
+    }
 }
 
 #[test]

@@ -102,3 +102,41 @@ fn reloads_under_load_lose_nothing() {
         drop(stop);
     });
 }
+
+/// A name that a reload brings in is resolved before it is needed.
+#[test]
+fn a_reload_to_a_name_loses_no_request() {
+    let backend = Backend::named("fine");
+    let url = backend.url();
+    let by_name = url.replace("127.0.0.1", "localhost");
+    let tinylb = Tinylb::run(&config(std::slice::from_ref(&url), "", ""));
+    let mut client = tinylb.connect();
+    for round in 1..=6 {
+        let endpoint = if round % 2 == 1 { &by_name } else { &url };
+        tinylb.rewrite(&config(std::slice::from_ref(endpoint), "", ""));
+        tinylb.signal(Signal::HUP);
+        eventually("the file is in force", || {
+            assert_eq!(client.get("/").status, 200, "round {round}");
+            let metrics = tinylb.admin("/metrics").text();
+            metrics
+                .contains(&format!("tinylb_endpoint_up{{upstream=\"app\",endpoint=\"{endpoint}\""))
+                .then_some(())
+        });
+    }
+}
+
+/// What a reload does not put in force is named.
+#[test]
+fn changes_that_need_a_restart_are_named() {
+    let backend = Backend::named("fine");
+    let text = config(&[backend.url()], "", "");
+    let tinylb = Tinylb::run(&text);
+    let changed = text
+        .replace("workers = 2", "workers = 3")
+        .replace("[[listeners]]", "[[listeners]]\nmax_connections = 9");
+    tinylb.rewrite(&changed);
+    tinylb.signal(Signal::HUP);
+    tinylb.wait_for_log("section=\"workers\"");
+    tinylb.wait_for_log("section=\"[[listeners]]\"");
+    tinylb.wait_for_log("reloaded");
+}

@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use super::work::Work;
+use crate::cli::work::Work;
 
 /// How long a backend waits before it accepts again after it could not.
 const PAUSE: Duration = Duration::from_millis(100);

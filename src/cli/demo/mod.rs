@@ -1,7 +1,6 @@
 //! `tinylb demo`: backends with simulated work and the balancer in front of them, in one process.
 
 mod backend;
-mod work;
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +13,6 @@ use super::{answer, effective, prepare, serve};
 use crate::config::{EndpointHost, EndpointUrl, Listener, Upstream};
 use crate::control::Balancer;
 use backend::Backend;
-pub(super) use work::Work;
 
 /// What the demo's upstream is called.
 const UPSTREAM: &str = "demo";
@@ -27,13 +25,12 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
     upstream.policy = args.policy;
     let mut config = effective::of_one(vec![Listener::new(args.listen)], upstream);
     effective::put_above(&mut config, process);
-    prepare(&config);
+    let messages = prepare(&config)?;
 
-    let balancer = Balancer::bind(config, None)
-        .context("the demo cannot start; --listen and --admin choose other addresses")?;
+    let balancer = Balancer::bind(config, None)?;
     answer(&introduction(args, &backends, &balancer.addresses(), balancer.admin_address()));
     backend::start(backends, args.work).context("the backends cannot start")?;
-    serve(balancer)
+    serve(balancer, &messages)
 }
 
 /// Takes the backends' ports, all before anything starts.
@@ -104,8 +101,13 @@ fn introduction(
         );
     }
     if let Some(backend) = backends.first() {
+        // As it was started, which after `cargo run` is by its path.
+        let program = std::env::args().next().unwrap_or_else(|| "tinylb".to_owned());
         try_this(
-            format!("tinylb http://{}/base --listen 127.0.0.1:8081 --admin off", backend.address),
+            format!(
+                "{program} http://{}/base --listen 127.0.0.1:8081 --admin off",
+                backend.address
+            ),
             "a second balancer, with a base path: http://127.0.0.1:8081/hello asks for /base/hello",
         );
     }
@@ -146,7 +148,7 @@ mod tests {
             format!("  backend-1   http://{backend}\n"),
             "  admin       http://127.0.0.1:4711\n".to_owned(),
             "  curl 'http://localhost:4712/hello?a=b'\n".to_owned(),
-            format!("  tinylb http://{backend}/base --listen"),
+            format!(" http://{backend}/base --listen"),
             "  curl http://127.0.0.1:4711/metrics\n".to_owned(),
         ] {
             assert!(text.contains(&part), "{part}\n{text}");

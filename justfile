@@ -1,0 +1,27 @@
+# What there is to do: `just --list`.
+
+# Format, lints and documentation.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Every test; with options, only some: `just test --test it drain`.
+test *options:
+    cargo test {{ options }}
+
+# Three backends and the balancer; options as in `tinylb demo --help`.
+demo *options:
+    cargo run --release -- demo {{ options }}
+
+# Compare with nginx and HAProxy, as bench/README.md tells.
+bench *options:
+    bench/compare {{ options }}
+
+# Licences, bans, sources and advisories of dependencies; needs cargo-deny.
+deny:
+    cargo deny check
+
+# Everything that must hold before a change lands.
+ci:
+    .ci/run
