@@ -46,7 +46,9 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, b"Host", hop.host);
     for (index, (id, name, value)) in request.head.lines().enumerate() {
-        if passes_on(id, request, hop) && !request.options.names(index) {
+        // What is believed stays whatever Connection names, and is not added again below.
+        let is_believed = matches!(id, FieldId::XForwardedHost | FieldId::XForwardedProto);
+        if passes_on(id, request, hop) && (is_believed || !request.options.names(index)) {
             line(out, name, value);
         }
     }
@@ -365,6 +367,12 @@ mod tests {
         let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Forwarded-For, Via, Host, X-Request-Id\r\n\r\n";
         let out = rendered(head, &HOP);
         for field in ["Host: ", "X-Forwarded-For: 127.0.0.1\r\n", "Via: ", "X-Request-Id: id"] {
+            assert!(out.contains(field), "{out}");
+        }
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: X-Forwarded-Proto, X-Forwarded-Host\r\n\
+                    X-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n\r\n";
+        let out = rendered(head, &Hop { is_trusted: true, ..HOP });
+        for field in ["X-Forwarded-Proto: https\r\n", "X-Forwarded-Host: a\r\n"] {
             assert!(out.contains(field), "{out}");
         }
     }
