@@ -260,12 +260,18 @@ pub fn decimal_line(out: &mut Vec<u8>, name: &[u8], value: u64) {
 fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(v4) => {
-            for (index, octet) in v4.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
+            // Room for "255.255.255.255.", the last dot of which is taken back.
+            out.reserve(16);
+            for octet in v4.octets() {
+                if octet >= 100 {
+                    out.push(b'0' + octet / 100);
                 }
-                decimal(out, u64::from(octet));
+                if octet >= 10 {
+                    out.push(b'0' + octet / 10 % 10);
+                }
+                out.extend_from_slice(&[b'0' + octet % 10, b'.']);
             }
+            out.pop();
         }
         IpAddr::V6(v6) => {
             // Writing to a Vec can't fail.
@@ -383,6 +389,15 @@ mod tests {
             let mut out = Vec::new();
             decimal(&mut out, value);
             assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_usual() {
+        for text in ["0.0.0.0", "1.20.255.100", "255.255.255.255", "::1", "fd00::1:2"] {
+            let mut out = Vec::new();
+            address(&mut out, text.parse().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
 
