@@ -227,6 +227,9 @@ impl Forward<'_> {
             // The client may not know that we will read no more.
             _ if !is_whole => Next::Linger,
             Persistence::Closes if self.request.is_persistent() => Next::Linger,
+            // It may be on its way for a while, and whatever the client sends meanwhile, a stray
+            // line end is enough, would reset it.
+            Persistence::Closes if progress.bytes.1.get() > SOON_READ => Next::Linger,
             Persistence::Closes => Next::Close,
             Persistence::Stays | Persistence::StaysByWord => Next::Idle,
         })
@@ -335,12 +338,14 @@ impl Forward<'_> {
         self.worker.stats().tunnels.add(1);
         let ClientSide { source, writer, deadline } = client;
         let ends = Ends { client: (&mut *source.io, &mut **writer), endpoint };
+        // Usually nothing, and a quiet tunnel should hold no buffer for that.
+        let early_answer = ahead.filled().to_vec();
+        self.worker.buffers.put(ahead);
         let idle = self.listener.config.timeouts.tunnel;
         let (up, down) =
-            tunnel::run(self.worker, ends, (self.early, ahead.filled()), deadline, idle).await;
+            tunnel::run(self.worker, ends, (self.early, &early_answer), deadline, idle).await;
         self.progress.bytes.0.set(up);
         self.progress.bytes.1.set(down);
-        self.worker.buffers.put(ahead);
     }
 
     fn count_retry(&self, reason: RetryReason) {
@@ -355,6 +360,10 @@ impl Forward<'_> {
         }
     }
 }
+
+/// The largest response that the client has as good as read once it is written: it is in the
+/// first flight of packets.
+const SOON_READ: u64 = 8 * 1024;
 
 /// A body over the limit.
 pub(super) const TOO_LARGE: Error =

@@ -224,3 +224,34 @@ fn idle_connections_go_when_their_peer_closes() {
     assert_eq!(tinylb.get("/").text(), "and bye");
     backend.end_of(0);
 }
+
+/// Between chunks nothing is owed; but a chunk that is begun is.
+#[test]
+fn a_chunk_that_is_begun_and_stops_is_cut() {
+    let backend = stalling("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc");
+    let tinylb = impatient(&backend);
+    let began = Instant::now();
+    let mut client = tinylb.connect();
+    let response = client.get("/");
+    assert_eq!((response.status, response.complete), (200, false));
+    assert!("abc".starts_with(&response.text()), "{:?}", response.text());
+    assert!(began.elapsed() >= Duration::from_millis(290), "not before its time");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    client.assert_closed();
+    backend.end_of(0);
+}
+
+#[test]
+fn a_pause_between_chunks_may_be_long() {
+    let backend = Backend::new(|mut conn| {
+        if conn.request().is_some() {
+            conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            for piece in ["3\r\none\r\n", "3\r\ntwo\r\n", "0\r\n\r\n"] {
+                thread::sleep(Duration::from_millis(700));
+                conn.send(piece);
+            }
+        }
+    });
+    let response = impatient(&backend).get("/");
+    assert_eq!((response.complete, response.text().as_str()), (true, "onetwo"));
+}

@@ -1,6 +1,6 @@
 //! Clients that take their time: each stage has its own, and none is paid by anybody else.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,3 +127,41 @@ fn a_client_that_waits_is_not_idle() {
     let mut client = tinylb.connect();
     assert_eq!(client.get("/").text(), "worth it");
 }
+
+/// A request that fills a read to its last byte has not begun another one.
+#[test]
+fn a_request_as_large_as_a_read_leaves_its_connection_idle() {
+    let backend = Backend::named("fine");
+    let times = "timeouts = { head = \"300ms\", idle = \"3s\" }";
+    let tinylb = Tinylb::run(&config(&[backend.url()], times, ""));
+    let mut clients = Vec::new();
+    for total in [16_383, 16_384, 16_385, 32_768] {
+        for (first, last) in [("GET / HTTP/1.1\r\nHost: a\r\nX: ", "\r\n\r\n"), (POST, "")] {
+            let mut client = tinylb.connect();
+            let pad = "v".repeat(total - first.len() - last.len());
+            let first = first.replace("00000", &format!("{:05}", pad.len()));
+            client.send(format!("{first}{pad}{last}"));
+            assert_eq!(client.response().status, 200, "{total}");
+            clients.push((total, client));
+        }
+    }
+    let patience = Duration::from_millis(1000);
+    let began = Instant::now();
+    for (total, client) in &mut clients {
+        let left = patience.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+        let stream = client.wire().stream();
+        stream.set_read_timeout(Some(left)).unwrap();
+        let peeked = stream.peek(&mut [0]).map_err(|e| e.kind());
+        assert_eq!(
+            peeked,
+            Err(ErrorKind::WouldBlock),
+            "{total}: nothing is said, nor is it closed"
+        );
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    for (_, mut client) in clients {
+        client.assert_open();
+    }
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00000\r\n\r\n";

@@ -230,3 +230,38 @@ fn it_does_not_wait_for_the_admin_address() {
     assert_eq!(tinylb.wait_exit().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+/// Its head could not yet say that it is the last on its connection, so the next request may
+/// already be on its way.
+#[test]
+fn a_request_after_a_response_that_promised_more_is_answered() {
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let backend = Backend::new(move |mut conn| {
+        while let Some(request) = conn.request() {
+            if request.target() == "/next" {
+                conn.send(ok("answered"));
+                continue;
+            }
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+            goes.lock().unwrap().recv().unwrap();
+            conn.send("later");
+        }
+    });
+    let mut tinylb = Tinylb::before(&backend);
+    let mut client = tinylb.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.wire().head().expect("the response begins");
+    assert!(!head.lists("connection", "close"), "{:?}", head.raw);
+    assert_eq!(client.wire().take(5), b"first");
+    tinylb.signal(Signal::TERM);
+    assert_stops_listening(&tinylb);
+    thread::sleep(Duration::from_millis(1500));
+    go.send(()).unwrap();
+    assert_eq!(client.wire().take(5), b"later");
+    let response = client.get("/next");
+    assert_eq!((response.status, response.text().as_str()), (200, "answered"));
+    assert!(response.head.lists("connection", "close"), "{:?}", response.head.raw);
+    client.assert_closed();
+    assert_eq!(tinylb.wait_exit().code(), Some(0));
+}

@@ -231,3 +231,20 @@ fn forwarded_is_sent_on_request() {
         assert_eq!(got.head.get("x-forwarded-for"), Some("127.0.0.1"), "beside the others");
     }
 }
+
+/// Whatever some backend may believe of where a request came from, also with the underscores that
+/// some take for hyphens.
+#[test]
+fn every_kin_of_the_forwarded_fields_is_believed_of_trusted_peers_only() {
+    let lines = "X-Forwarded-Port: 6666\r\nX_Forwarded_For: 6.6.6.6\r\n";
+    let got = forwarded(&[], lines);
+    assert_without(&got.head, &["x-forwarded-port", "x_forwarded_for"]);
+    assert!(
+        !got.head.raw.contains("6666") && !got.head.raw.contains("6.6.6.6"),
+        "{:?}",
+        got.head.raw
+    );
+    let got = forwarded(&["--trusted-proxies", "127.0.0.1"], lines);
+    assert_eq!(got.head.get("x-forwarded-port"), Some("6666"), "{:?}", got.head.raw);
+    assert_eq!(got.head.get("x_forwarded_for"), Some("6.6.6.6"), "{:?}", got.head.raw);
+}

@@ -39,4 +39,6 @@ mod real_clients;
 mod refused;
 mod refused_bodies;
 mod reload;
+mod standard_streams;
+mod unfinished_bodies;
 mod websocket;

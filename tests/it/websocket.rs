@@ -213,3 +213,33 @@ fn a_real_websocket_client_and_server_talk_through_it() {
         tokio::time::timeout(Duration::from_secs(30), talk).await.expect("they talk");
     });
 }
+
+/// A client that has ended its side may still go altogether, and the tunnel with it.
+#[test]
+fn a_half_closed_tunnel_ends_when_its_client_is_gone() {
+    let (ended, ends) = mpsc::channel();
+    let (go, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let (gone, is_gone) = mpsc::channel();
+    let backend = Backend::new(move |mut conn| {
+        conn.head().unwrap();
+        conn.send(SWITCH);
+        conn.drain();
+        ended.send(()).unwrap();
+        goes.lock().unwrap().recv().unwrap();
+        let began = Instant::now();
+        while conn.send("x") && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        gone.send(began.elapsed() < PATIENCE).unwrap();
+    });
+    let tinylb = Tinylb::start(&[backend.url()], &["--access-log", "text"]);
+    let client = tunnel(&tinylb);
+    client.half_close();
+    ends.recv_timeout(PATIENCE).expect("the end of the client's side is passed on");
+    assert_eq!(tinylb.access.all(), Vec::<String>::new(), "half a tunnel is open");
+    client.reset();
+    tinylb.wait_for_access("/ws");
+    go.send(()).unwrap();
+    assert!(is_gone.recv_timeout(2 * PATIENCE).unwrap(), "the backend's connection is closed");
+}

@@ -88,6 +88,17 @@ impl Backend {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
+    /// A backend whose kernel takes in only a little of what its script does not read.
+    pub fn narrow(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_tcp_mss(536).unwrap();
+        socket.set_recv_buffer_size(2304).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(128).unwrap();
+        Self::on(socket.into(), script)
+    }
+
     fn on(listener: TcpListener, script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());

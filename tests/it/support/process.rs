@@ -25,13 +25,23 @@ pub struct Lines {
 
 impl Lines {
     fn collect(output: impl Read + Send + 'static) -> Arc<Self> {
+        Self::collect_to(output, |_| false)
+    }
+
+    /// Collects up to the line that is `last`, then closes its end of the pipe.
+    fn collect_to(output: impl Read + Send + 'static, last: fn(&str) -> bool) -> Arc<Self> {
         let lines = Arc::new(Self::default());
         let writer = Arc::clone(&lines);
         thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n') {
                 let Ok(line) = line else { break };
-                writer.state.lock().unwrap().0.push(String::from_utf8_lossy(&line).into_owned());
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let over = last(&line);
+                writer.state.lock().unwrap().0.push(line);
                 writer.changed.notify_all();
+                if over {
+                    break;
+                }
             }
             writer.state.lock().unwrap().1 = true;
             writer.changed.notify_all();
@@ -107,7 +117,19 @@ impl Tinylb {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
         command.args(endpoints).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(options);
-        Self::watch(command, None, false)
+        Self::watch(command, None, false, |_| false)
+    }
+
+    /// The same as [start](Self::start), but once it is ready its standard error is a pipe that
+    /// nobody holds the other end of.
+    #[track_caller]
+    pub fn start_unheard(endpoints: &[String], options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
+        command.args(endpoints).args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(options);
+        let tinylb = Self::watch(command, None, true, says_ready);
+        tinylb.log.wait_for(|_| false);
+        tinylb
     }
 
     /// The same as [run](Self::run), with at most `descriptors` open at once.
@@ -142,21 +164,26 @@ impl Tinylb {
 
     #[track_caller]
     fn spawn(command: Command, file: Option<PathBuf>) -> Self {
-        Self::watch(command, file, true)
+        Self::watch(command, file, true, |_| false)
     }
 
     #[track_caller]
-    fn watch(mut command: Command, file: Option<PathBuf>, read: bool) -> Self {
+    fn watch(
+        mut command: Command,
+        file: Option<PathBuf>,
+        read: bool,
+        last: fn(&str) -> bool,
+    ) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        let log = Lines::collect(child.stderr.take().unwrap());
+        let log = Lines::collect_to(child.stderr.take().unwrap(), last);
         let access = match read {
             true => Lines::collect(child.stdout.take().unwrap()),
             false => Arc::default(),
         };
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut tinylb = Self { child, log, access, addresses: Vec::new(), admin: unknown, file };
-        let ready = tinylb.log.wait_for(|line| line.split_whitespace().any(|w| w == "ready"));
+        let ready = tinylb.log.wait_for(says_ready);
         assert!(ready.is_some(), "the balancer says that it is ready");
         for line in tinylb.log.all() {
             if let Some(address) = value_after(&line, "listening address=") {
@@ -295,6 +322,10 @@ fn write(text: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&file, text).unwrap();
     file
+}
+
+fn says_ready(line: &str) -> bool {
+    line.split_whitespace().any(|word| word == "ready")
 }
 
 fn value_after<'a>(line: &'a str, words: &str) -> Option<&'a str> {
