@@ -47,8 +47,8 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     line(out, b"Host", hop.host);
     for (index, (id, name, value)) in request.head.lines().enumerate() {
         // What is believed stays whatever Connection names, and is not added again below.
-        let is_believed = matches!(id, FieldId::XForwardedHost | FieldId::XForwardedProto);
-        if passes_on(id, request, hop) && (is_believed || !request.options.names(index)) {
+        let is_believed = |id| matches!(id, FieldId::XForwardedHost | FieldId::XForwardedProto);
+        if passes_on(id, request, hop) && (!request.options.names(index) || is_believed(id)) {
             line(out, name, value);
         }
     }
