@@ -120,6 +120,11 @@ impl Deadline {
             self.set(cx, Some(at));
             return Poll::Pending;
         }
+        // A timer that is asked when the task has used up its budget does not look at the time.
+        if Instant::now() >= at {
+            self.clear();
+            return Poll::Ready(Elapsed);
+        }
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);

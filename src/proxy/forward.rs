@@ -69,6 +69,8 @@ impl Forward<'_> {
         drafts: &mut Drafts,
     ) -> Result<Next, Error> {
         let mut tried = Tried::new();
+        // Of the whole request, not of one endpoint: what was read for the first is for all.
+        let mut replay = Replay::default();
         let mut failure = Error::new(Kind::Unavailable, "no endpoint has an address");
         while let Some((index, endpoint)) = self.upstream.pick(&tried) {
             if !tried.is_empty() {
@@ -83,7 +85,7 @@ impl Forward<'_> {
                 "picked"
             );
             let _in_flight = endpoint.state.start();
-            match self.on_endpoint(endpoint, client, drafts).await {
+            match self.on_endpoint(endpoint, client, drafts, &mut replay).await {
                 // Nothing was sent, so any other may have it, until the time is up.
                 Err(error) if error.kind.is_before_sending() => failure = error,
                 result => return result,
@@ -103,15 +105,15 @@ impl Forward<'_> {
         endpoint: &Endpoint,
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
+        replay: &mut Replay,
     ) -> Result<Next, Error> {
-        let mut replay = Replay::default();
         // What may not be sent twice must not be sent into a connection that has just been closed.
         let must_be_sure = !self.request.method.is_idempotent();
         let kept = self.worker.pool.borrow_mut().take(endpoint, self.started, must_be_sure);
         if let Some(connection) = kept {
             self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
             replay.is_on = true;
-            match self.attempt(endpoint, connection, client, drafts, &mut replay).await {
+            match self.attempt(endpoint, connection, client, drafts, replay).await {
                 Err(Failed { is_stale: true, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
                 }
@@ -121,7 +123,7 @@ impl Forward<'_> {
         // Dialling is rare; in a box it takes no room in every other exchange.
         let connection = Box::pin(self.connect(endpoint)).await?;
         replay.is_on = false;
-        let sent = self.attempt(endpoint, connection, client, drafts, &mut replay).await;
+        let sent = self.attempt(endpoint, connection, client, drafts, replay).await;
         sent.map_err(|failed| failed.error)
     }
 
@@ -300,7 +302,7 @@ impl Forward<'_> {
         replay: &mut Replay,
     ) -> Result<(), Broken> {
         if !replay.kept.is_empty() {
-            sink.data(&std::mem::take(&mut replay.kept), waits).await.map_err(Broken::Sink)?;
+            sink.data(&replay.kept, waits).await.map_err(Broken::Sink)?;
         }
         if self.progress.awaits_continue.get() {
             // Until the 100 is passed on, it is the endpoint that we wait for.
