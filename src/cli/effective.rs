@@ -21,7 +21,7 @@ pub(super) fn of_one(listeners: Vec<Listener>, upstream: Upstream) -> Config {
         log: Log::default(),
         drain: Drain::default(),
         listeners,
-        routes: vec![Route { host: None, path: "/".to_owned(), upstream: 0 }],
+        routes: vec![Route::any(0)],
         upstreams: vec![upstream],
     }
 }
@@ -44,7 +44,7 @@ pub(super) fn of_line(line: &LineArgs) -> Config {
 
 /// Endpoints that share alike.
 pub(super) fn endpoints(urls: &[EndpointUrl]) -> Vec<Endpoint> {
-    urls.iter().map(|url| Endpoint { url: url.clone(), weight: 1 }).collect()
+    urls.iter().map(|url| Endpoint::new(url.clone())).collect()
 }
 
 /// Puts the options of the process above `config`.

@@ -160,7 +160,7 @@ fn route(reader: &Reader<'_>, draft: &DraftRoute, upstreams: &[DraftUpstream]) -
         reader.say(Diagnostic::error(title).at(draft.upstream.span()).help(help));
         return None;
     };
-    Some(Route { host: draft.host.clone(), path: draft.path.clone(), upstream })
+    Some(Route { host: draft.host.clone(), path: draft.path.clone(), ..Route::any(upstream) })
 }
 
 /// Without routes everything goes to the only upstream; with several, nobody can know where to.
@@ -174,7 +174,7 @@ fn routes_to_only(reader: &Reader<'_>, upstreams: &[DraftUpstream]) -> Vec<Route
                 .help(format!("write `[[routes]]`, and below it `upstream = \"{name}\"`")),
         );
     }
-    vec![Route { host: None, path: "/".to_owned(), upstream: 0 }]
+    vec![Route::any(0)]
 }
 
 fn warn_of_unused(reader: &Reader<'_>, upstreams: &[DraftUpstream], routes: &[Route]) {

@@ -205,7 +205,7 @@ fn endpoint_timeouts(timeouts: &mut EndpointTimeouts, mut table: Table<'_>) {
 fn endpoint(value: &Value<'_>) -> Option<Spanned<Endpoint>> {
     if !value.is_table() {
         let url = value.text(str::parse)?;
-        return Some(Spanned::new(url.span(), Endpoint { url: url.into_inner(), weight: 1 }));
+        return Some(Spanned::new(url.span(), Endpoint::new(url.into_inner())));
     }
     let mut table = value.table("an endpoint")?;
     let url = table.require("url", "\"http://host:port\"").and_then(|v| v.text(str::parse));
@@ -213,7 +213,7 @@ fn endpoint(value: &Value<'_>) -> Option<Spanned<Endpoint>> {
     table.finish();
     let weight = weight.map_or(Some(1), |weight| u32::try_from(weight?).ok())?;
     let url = url?;
-    Some(Spanned::new(url.span(), Endpoint { url: url.into_inner(), weight }))
+    Some(Spanned::new(url.span(), Endpoint { weight, ..Endpoint::new(url.into_inner()) }))
 }
 
 /// A number of bytes, with or without a unit.

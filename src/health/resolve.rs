@@ -79,7 +79,7 @@ mod tests {
     use crate::config::EndpointUrl;
 
     fn endpoint(host: EndpointHost) -> Endpoint {
-        Endpoint { url: EndpointUrl { host, port: 80, base_path: String::new() }, weight: 1 }
+        Endpoint::new(EndpointUrl { host, port: 80, base_path: String::new() })
     }
 
     fn resolved(answers: &[&str]) -> Vec<Vec<String>> {

@@ -170,9 +170,9 @@ mod tests {
     use crate::config::{Drain, EndpointHost, EndpointUrl, Log};
 
     fn config(routes: &[(Option<HostPattern>, &str)], hosts: &[EndpointHost]) -> Config {
-        let endpoint = |host: &EndpointHost| config::Endpoint {
-            url: EndpointUrl { host: host.clone(), port: 80, base_path: String::new() },
-            weight: 1,
+        let endpoint = |host: &EndpointHost| {
+            let host = host.clone();
+            config::Endpoint::new(EndpointUrl { host, port: 80, base_path: String::new() })
         };
         Config {
             workers: None,
@@ -185,7 +185,7 @@ mod tests {
                 .map(|(host, path)| config::Route {
                     host: host.clone(),
                     path: (*path).into(),
-                    upstream: 0,
+                    ..config::Route::any(0)
                 })
                 .collect(),
             upstreams: vec![config::Upstream::new("u", hosts.iter().map(endpoint).collect())],

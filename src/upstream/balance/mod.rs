@@ -31,7 +31,9 @@ impl Balancer {
             Policy::Random => Self::Random(Random::new(&weights)),
             Policy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
             Policy::LeastRequests => Self::LeastRequests,
-            Policy::P2c => Self::P2c(Random::new(&weights)),
+            Policy::P2c | Policy::PeakEwma | Policy::LeastTime | Policy::ConsistentHash => {
+                Self::P2c(Random::new(&weights))
+            }
         }
     }
 
