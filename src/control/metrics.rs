@@ -62,7 +62,7 @@ impl Sums {
             codes(&mut family, upstream, &endpoint.state.label, cells)?;
         }
         for upstream in &self.snapshot.upstreams {
-            let cells = upstream.stats.iter().map(|stats| &stats.codes);
+            let cells = upstream.shared.stats.iter().map(|stats| &stats.codes);
             codes(&mut family, &upstream.config.name, "", cells)?;
         }
         codes(&mut family, "", "", self.shared.stats.iter().map(|stats| &stats.codes))
@@ -78,7 +78,7 @@ impl Sums {
         )?;
         for upstream in &self.snapshot.upstreams {
             let sum = |f: fn(&UpstreamStats, usize) -> u64, i| {
-                upstream.stats.iter().map(|stats| f(stats, i)).sum::<u64>()
+                upstream.shared.stats.iter().map(|stats| f(stats, i)).sum::<u64>()
             };
             let bucket = |stats: &UpstreamStats, i: usize| {
                 stats.duration.buckets.get(i).map_or(0, Counter::get)
@@ -101,7 +101,8 @@ impl Sums {
         let mut family = counter(encoder, "retries", "Requests tried once more, by reason")?;
         for upstream in &self.snapshot.upstreams {
             for reason in RetryReason::ALL {
-                let count = upstream.stats.iter().filter_map(|s| s.retries.get(reason as usize));
+                let count =
+                    upstream.shared.stats.iter().filter_map(|s| s.retries.get(reason as usize));
                 let labels = [("upstream", &*upstream.config.name), ("reason", reason.name())];
                 one(&mut family, &labels, count.map(Counter::get).sum())?;
             }
@@ -111,7 +112,7 @@ impl Sums {
 
     fn endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         self.endpoint_gauge(encoder, "endpoint_up", "Whether requests may go there", |e| {
-            u64::from(e.is_usable() && !e.state.backoff.is_waiting())
+            u64::from(e.is_usable() && e.state.is_healthy())
         })?;
         let help = "Requests that it is working on";
         self.endpoint_gauge(encoder, "endpoint_requests_in_flight", help, |e| {

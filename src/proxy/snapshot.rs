@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::config::{self, Config, HostPattern};
 use crate::health::resolve::{Names, resolve};
 use crate::http::path;
-use crate::stats::UpstreamStats;
-use crate::upstream::Upstream;
 use crate::upstream::endpoint::{Endpoint, State};
+use crate::upstream::{self, Upstream};
 
 /// Weights are multiplied by a common multiple of the numbers of addresses that share them, up to
 /// this; beyond it shares are rounded.
@@ -35,6 +34,10 @@ pub struct Route {
     pub label: String,
     /// Index into [`Snapshot::upstreams`].
     pub upstream: usize,
+    /// Whether every request may be sent twice, whatever its method.
+    pub idempotent: bool,
+    /// When a second endpoint is asked beside one that has not answered yet.
+    pub hedge: Option<config::Hedge>,
     path: String,
 }
 
@@ -74,11 +77,15 @@ impl Snapshot {
                 let known =
                     before.and_then(|u| u.endpoints.iter().find(|e| e.state.label == label));
                 let state = known.map_or_else(
-                    || self.new_state(&config.name, label, workers),
+                    || self.new_state(config, label, workers, before.is_some()),
                     |endpoint| Arc::clone(&endpoint.state),
                 );
+                if config.health.is_none() {
+                    state.is_not_checked();
+                }
                 let weight = endpoint.weight * u32::try_from(scale / one.of).unwrap_or(1).max(1);
-                endpoints.push(Endpoint::new(&endpoint.url, weight, one.addresses, state));
+                let limits = &config.limits;
+                endpoints.push(Endpoint::new(endpoint, limits, weight, one.addresses, state));
             }
         }
         match before {
@@ -86,16 +93,30 @@ impl Snapshot {
                 Arc::clone(before)
             }
             _ => {
-                let new = || std::iter::repeat_with(UpstreamStats::default).take(workers).collect();
-                let stats = before.map_or_else(new, |before| Arc::clone(&before.stats));
-                Arc::new(Upstream::new(config.clone(), endpoints, stats))
+                let new = || Arc::new(upstream::Shared::new(workers));
+                let shared = before.map_or_else(new, |before| Arc::clone(&before.shared));
+                Arc::new(Upstream::new(config.clone(), endpoints, shared))
             }
         }
     }
 
-    fn new_state(&mut self, upstream: &str, label: String, workers: usize) -> Arc<State> {
+    /// The state of an endpoint that was not there before; others of its upstream may have been.
+    fn new_state(
+        &mut self,
+        upstream: &config::Upstream,
+        label: String,
+        workers: usize,
+        has_others: bool,
+    ) -> Arc<State> {
         self.next_id += 1;
-        Arc::new(State::new(self.next_id, upstream.into(), label, workers))
+        let state = State::new(self.next_id, upstream.name.clone(), label, workers);
+        if upstream.health.is_some() {
+            state.awaits_check();
+        }
+        if has_others {
+            state.is_new();
+        }
+        Arc::new(state)
     }
 
     fn add_route(&mut self, route: &config::Route) {
@@ -113,7 +134,8 @@ impl Snapshot {
             }
         }
         let (label, path) = (route.to_string(), route.path.clone());
-        self.routes.push(Route { label, upstream: route.upstream, path });
+        let config::Route { upstream, idempotent, hedge, .. } = *route;
+        self.routes.push(Route { label, upstream, idempotent, hedge, path });
     }
 
     /// Longest path first, and longest suffix first, so that the first match is the best.

@@ -28,16 +28,17 @@ pub(super) fn pick(endpoints: &[Endpoint], usable: impl Fn(usize) -> bool) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::endpoint::tests::endpoints;
+    use crate::upstream::endpoint::tests::{busy, endpoints};
 
     #[test]
     fn the_least_loaded_for_its_weight() {
         let endpoints = endpoints(&[1, 4, 1]);
-        let _busy = [endpoints[0].state.start(), endpoints[2].state.start()];
-        let _more: Vec<_> = (0..3).map(|_| endpoints[1].state.start()).collect();
+        busy(&endpoints[0], 1);
+        busy(&endpoints[2], 1);
+        busy(&endpoints[1], 3);
         // 1/1, 3/4, 1/1
         assert_eq!(pick(&endpoints, |_| true), Some(1));
-        let _one_more = endpoints[1].state.start();
+        busy(&endpoints[1], 1);
         // 4/4: now all are alike.
         let mut seen = [false; 3];
         (0..1000).for_each(|_| seen[pick(&endpoints, |_| true).unwrap()] = true);

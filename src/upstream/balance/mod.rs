@@ -25,9 +25,10 @@ pub enum Balancer {
 
 impl Balancer {
     /// The policy over these endpoints.
-    pub fn new(policy: Policy, endpoints: &[Endpoint]) -> Self {
-        let weights: Vec<u32> = endpoints.iter().map(|e| e.weight).collect();
-        match policy {
+    pub fn new(upstream: &crate::config::Upstream, endpoints: &[Endpoint], priority: u8) -> Self {
+        let weight = |e: &Endpoint| if e.priority == priority { e.weight } else { 0 };
+        let weights: Vec<u32> = endpoints.iter().map(weight).collect();
+        match upstream.policy {
             Policy::Random => Self::Random(Random::new(&weights)),
             Policy::RoundRobin => Self::RoundRobin(RoundRobin::new(&weights)),
             Policy::LeastRequests => Self::LeastRequests,
@@ -42,6 +43,8 @@ impl Balancer {
     pub fn pick(
         &self,
         endpoints: &[Endpoint],
+        _key: Option<u64>,
+        _now: tokio::time::Instant,
         usable: impl Fn(usize, &Endpoint) -> bool,
     ) -> Option<usize> {
         let usable = |index: usize| endpoints.get(index).is_some_and(|e| usable(index, e));

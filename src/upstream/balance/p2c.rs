@@ -33,13 +33,13 @@ pub(super) fn pick(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::endpoint::tests::endpoints;
+    use crate::upstream::endpoint::tests::{busy, endpoints};
 
     #[test]
     fn the_busiest_of_all_is_never_picked() {
         let endpoints = endpoints(&[1, 1, 1]);
         let random = Random::new(&[1, 1, 1]);
-        let _busy = endpoints[1].state.start();
+        busy(&endpoints[1], 1);
         for _ in 0..1000 {
             assert_ne!(pick(&random, &endpoints, |_| true), Some(1));
         }
