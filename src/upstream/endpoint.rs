@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use super::backoff::Backoff;
+use super::latency::Latency;
 use crate::config::EndpointUrl;
 use crate::stats::EndpointStats;
 
@@ -13,6 +14,8 @@ use crate::stats::EndpointStats;
 pub struct Endpoint {
     /// Its share of the requests; 0 is none.
     pub weight: u32,
+    /// Used only when all endpoints of smaller numbers are gone or full.
+    pub priority: u8,
     /// Where to connect: the address in use first, then its alternatives in the other family.
     /// Empty while its name does not resolve.
     pub addresses: Vec<SocketAddr>,
@@ -35,6 +38,8 @@ pub struct State {
     pub label: String,
     /// Whether it is left alone after a failed connection.
     pub backoff: Backoff,
+    /// How fast it answers.
+    pub latency: Latency,
     /// Its counters, one set a worker.
     pub stats: Box<[EndpointStats]>,
     in_flight: AtomicU32,
@@ -50,6 +55,7 @@ impl State {
             upstream,
             label,
             backoff: Backoff::default(),
+            latency: Latency::default(),
             stats: std::iter::repeat_with(EndpointStats::default).take(workers).collect(),
             in_flight: AtomicU32::new(0),
             last_good: AtomicUsize::new(0),
@@ -78,6 +84,7 @@ impl Endpoint {
     ) -> Self {
         Self {
             weight,
+            priority: 0,
             addresses,
             authority: url.authority(),
             base_path: url.base_path.clone(),
@@ -110,6 +117,7 @@ impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
             && self.weight == other.weight
+            && self.priority == other.priority
             && self.addresses == other.addresses
     }
 }

@@ -3,9 +3,12 @@
 pub mod backoff;
 pub mod balance;
 pub mod endpoint;
+pub mod latency;
 pub mod pool;
 
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use crate::config;
 use crate::stats::UpstreamStats;
@@ -34,7 +37,7 @@ impl Upstream {
         endpoints: Vec<Endpoint>,
         stats: Arc<[UpstreamStats]>,
     ) -> Self {
-        let balancer = Balancer::new(config.policy, &endpoints);
+        let balancer = Balancer::new(&config, &endpoints, 0);
         Self { config, endpoints, stats, balancer }
     }
 
@@ -44,10 +47,12 @@ impl Upstream {
         let fresh = |index: usize, endpoint: &Endpoint| {
             endpoint.is_usable() && (tried.is_empty() || !tried.contains(&index))
         };
+        let now = Instant::now();
+        let ready = |i: usize, e: &Endpoint| fresh(i, e) && !e.state.backoff.is_waiting();
         let index = self
             .balancer
-            .pick(&self.endpoints, |i, e| fresh(i, e) && !e.state.backoff.is_waiting())
-            .or_else(|| self.balancer.pick(&self.endpoints, fresh))?;
+            .pick(&self.endpoints, None, now, ready)
+            .or_else(|| self.balancer.pick(&self.endpoints, None, now, fresh))?;
         self.endpoints.get(index).map(|endpoint| (index, endpoint))
     }
 }
