@@ -5,6 +5,7 @@ pub mod balance;
 pub mod endpoint;
 pub mod latency;
 pub mod pool;
+pub mod quantile;
 pub mod sticky;
 
 use std::sync::Arc;
