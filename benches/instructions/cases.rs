@@ -182,7 +182,7 @@ fn pick(policy: Policy, count: u16, calls: u32) {
     let endpoints: Vec<_> = (0..count).map(endpoint).collect();
     let mut config = config::Upstream::new("app", Vec::new());
     config.policy = policy;
-    let upstream = Upstream::new(config, endpoints, Arc::new(Shared::new(1)));
+    let upstream = Upstream::new(config, endpoints, Arc::new(Shared::new(1)), b"");
     let wanted = Wanted::anything(Instant::now());
     for _ in 0..count {
         // In flight for ever.

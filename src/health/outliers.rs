@@ -143,7 +143,12 @@ mod tests {
             Endpoint::new(config, &limits, 1, vec![address], Arc::new(state))
         };
         let endpoints = configured.iter().enumerate().map(endpoint).collect();
-        Upstream::new(config::Upstream::new("u", configured), endpoints, Arc::new(Shared::new(1)))
+        Upstream::new(
+            config::Upstream::new("u", configured),
+            endpoints,
+            Arc::new(Shared::new(1)),
+            b"",
+        )
     }
 
     fn traffic(upstream: &Upstream, index: usize, well: u64, failed: u64) {
@@ -197,6 +202,7 @@ mod tests {
             config::Upstream { ejection: Some(rules), ..upstream.config.clone() },
             upstream.endpoints.clone(),
             Arc::clone(&upstream.shared),
+            b"",
         );
         outliers.look([&lax].into_iter(), now);
         traffic(&upstream, 0, 10, 90);

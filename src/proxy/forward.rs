@@ -235,8 +235,10 @@ impl<'a> Forward<'a> {
                 false
             }
             kind => {
-                self.endpoint_stats(picked.endpoint, |stats| stats.failures.add(1));
-                picked.failed(Instant::now(), kind.name())
+                let now = Instant::now();
+                let took = now.saturating_duration_since(self.started);
+                self.upstream.observe_failure(picked.endpoint, self.worker.index, now, took);
+                picked.failed(now, kind.name())
             }
         };
         if is_lost {

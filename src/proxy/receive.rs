@@ -120,15 +120,16 @@ impl Forward<'_> {
         let took = now.saturating_duration_since(via.asked);
         self.progress.status.set(status);
         self.progress.upstream_duration.set(Some(took));
-        self.upstream.observe(via.picked.endpoint, self.worker.index, now, took);
+        let (endpoint, worker) = (via.picked.endpoint, self.worker.index);
         let is_failure =
             config.ejection.as_ref().is_some_and(|rules| rules.status.contains(status));
         if is_failure {
-            self.endpoint_stats(via.picked.endpoint, |stats| stats.failures.add(1));
+            self.upstream.observe_failure(endpoint, worker, now, took);
             if via.picked.failed(now, "a status that counts as one") {
                 self.worker.shared.nudge();
             }
         } else {
+            self.upstream.observe(endpoint, worker, now, took);
             via.picked.answered(now);
         }
         if config.retry.on.contains(status) && self.can_leave(true) {
@@ -286,7 +287,7 @@ impl Forward<'_> {
         progress.ends_by_close.set(to == Framing::UntilClose);
         let pseudonym = &worker.shared.pseudonym;
         let cookie = self.affinity.cookie(self, picked.index);
-        let ours = Ours { pseudonym, cookie: cookie.as_deref() };
+        let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
         let keep = response.is_persistent.then(|| {
             let idle = self.upstream.config.timeouts.idle;

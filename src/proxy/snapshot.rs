@@ -25,6 +25,30 @@ pub struct Snapshot {
     any: Vec<usize>,
     /// The number that the next endpoint gets.
     next_id: u64,
+    secret: Secret,
+}
+
+/// What this process makes cookies with where the operator gave it nothing for that; random, and
+/// the same in every snapshot.
+#[derive(Clone)]
+struct Secret([u8; 32]);
+
+impl Default for Secret {
+    fn default() -> Self {
+        let mut secret = [0; 32];
+        let drawn = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+        if drawn != Ok(secret.len()) {
+            // Only on a kernel without it; a value that can be guessed chooses an endpoint, no more.
+            secret.fill_with(|| fastrand::u8(..));
+        }
+        Self(secret)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A route in force.
@@ -45,7 +69,8 @@ impl Snapshot {
     /// What `config` means as `names` are. Endpoints that `previous` had keep their state, and
     /// upstreams that have not changed stay the same objects.
     pub fn build(config: &Config, names: &Names, previous: &Self, workers: usize) -> Self {
-        let mut snapshot = Self { next_id: previous.next_id, ..Self::default() };
+        let secret = previous.secret.clone();
+        let mut snapshot = Self { next_id: previous.next_id, secret, ..Self::default() };
         for upstream in &config.upstreams {
             let built = snapshot.build_upstream(upstream, names, previous, workers);
             snapshot.upstreams.push(built);
@@ -95,7 +120,7 @@ impl Snapshot {
             _ => {
                 let new = || Arc::new(upstream::Shared::new(workers));
                 let shared = before.map_or_else(new, |before| Arc::clone(&before.shared));
-                Arc::new(Upstream::new(config.clone(), endpoints, shared))
+                Arc::new(Upstream::new(config.clone(), endpoints, shared, &self.secret.0))
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::Semaphore;
 
+use super::latency::Latency;
 use super::standing::Standing;
 use crate::config;
 use crate::stats::EndpointStats;
@@ -51,6 +52,8 @@ pub struct State {
     pub(super) standing: Standing,
     /// Its limit of requests in flight as its latency has it; `u32::MAX` is none.
     pub(super) adaptive_limit: AtomicU32,
+    /// How fast it answers.
+    pub latency: Latency,
     /// Its counters, one set a worker.
     pub stats: Box<[EndpointStats]>,
     /// Connections on their way to it.
@@ -79,6 +82,7 @@ impl State {
             label,
             standing: Standing::default(),
             adaptive_limit: AtomicU32::new(u32::MAX),
+            latency: Latency::default(),
             stats: std::iter::repeat_with(EndpointStats::default).take(workers).collect(),
             dials: Semaphore::new(MAX_DIALS),
             connections: AtomicU32::new(0),
@@ -276,9 +280,19 @@ pub(crate) mod tests {
         weights.iter().enumerate().map(endpoint).collect()
     }
 
-    /// Puts `requests` in flight to `endpoint`.
-    pub(crate) fn busy(endpoint: &Endpoint, requests: u32) {
-        (0..requests).for_each(|_| assert!(endpoint.state.start(u32::MAX)));
+    /// A request in flight until it is dropped.
+    pub(crate) struct Busy(Arc<State>);
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+
+    /// Puts a request in flight to `endpoint`.
+    pub(crate) fn busy(endpoint: &Endpoint) -> Busy {
+        assert!(endpoint.state.start(u32::MAX));
+        Busy(Arc::clone(&endpoint.state))
     }
 
     #[test]

@@ -4,9 +4,12 @@ pub mod balance;
 pub mod budget;
 pub mod circuit;
 pub mod endpoint;
+pub mod latency;
 pub mod pool;
+pub mod quantile;
 pub mod queue;
 pub mod standing;
+pub mod sticky;
 
 mod pick;
 
@@ -22,7 +25,9 @@ use crate::stats::UpstreamStats;
 use balance::Balancer;
 use budget::Budget;
 use endpoint::{Endpoint, Shares};
+use quantile::Latencies;
 use queue::Queue;
+use sticky::Sticky;
 
 pub use pick::{How, NoPick, Picked, Wanted};
 
@@ -40,6 +45,10 @@ pub struct Upstream {
     tiers: Vec<(u8, Balancer)>,
     /// Whether there is any limit that a request may have to wait for.
     is_limited: bool,
+    /// Whether the policy goes by response times.
+    observes_latency: bool,
+    /// Whose clients stay with one endpoint.
+    pub sticky: Option<Sticky>,
 }
 
 /// What all workers share about one upstream, however often the configuration around it changes.
@@ -47,6 +56,8 @@ pub struct Upstream {
 pub struct Shared {
     /// Its counters, one set a worker.
     pub stats: Box<[UpstreamStats]>,
+    /// Its response times, one histogram a worker.
+    pub latencies: Box<[Latencies]>,
     /// The requests that wait for a place.
     pub queue: Queue,
     /// The requests that are being sent again.
@@ -68,6 +79,7 @@ impl Shared {
     pub fn new(workers: usize) -> Self {
         Self {
             stats: std::iter::repeat_with(UpstreamStats::default).take(workers).collect(),
+            latencies: std::iter::repeat_with(Latencies::default).take(workers).collect(),
             queue: Queue::default(),
             budget: Budget::default(),
             connections: Shares::default(),
@@ -96,20 +108,29 @@ impl Shared {
 }
 
 impl Upstream {
-    /// The upstream `config` over `endpoints`.
-    pub fn new(config: config::Upstream, endpoints: Vec<Endpoint>, shared: Arc<Shared>) -> Self {
+    /// The upstream `config` over `endpoints`. `secret` is this process's own, for cookies.
+    pub fn new(
+        config: config::Upstream,
+        endpoints: Vec<Endpoint>,
+        shared: Arc<Shared>,
+        secret: &[u8],
+    ) -> Self {
         let mut priorities: Vec<u8> = endpoints.iter().map(|e| e.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();
         let balancer = |priority| (priority, Balancer::new(&config, &endpoints, priority));
-        let tiers = priorities.into_iter().map(balancer).collect();
+        let tiers: Vec<_> = priorities.into_iter().map(balancer).collect();
+        let labels = || endpoints.iter().map(|e| e.state.label.as_str());
+        let sticky = config.sticky.as_ref();
+        let sticky = sticky.map(|sticky| Sticky::new(sticky, secret, &config.name, labels()));
+        let observes_latency = tiers.iter().any(|(_, balancer)| balancer.observes_latency());
         let limits = &config.limits;
         let has_limit = |e: &Endpoint| e.max_requests != u32::MAX || e.max_connections != u32::MAX;
         let is_limited = limits.requests.is_some()
             || limits.connections.is_some()
             || limits.adaptive
             || endpoints.iter().any(has_limit);
-        Self { config, endpoints, shared, tiers, is_limited }
+        Self { config, endpoints, shared, tiers, is_limited, observes_latency, sticky }
     }
 
     /// How many requests may be in flight to all its endpoints; never more than connections, for
@@ -142,10 +163,32 @@ impl Upstream {
     }
 
     /// Counts an answer of `endpoint` that took so long to begin, on this worker.
-    pub fn observe(&self, endpoint: &Endpoint, worker: usize, _now: Instant, took: Duration) {
+    pub fn observe(&self, endpoint: &Endpoint, worker: usize, now: Instant, took: Duration) {
         if let Some(stats) = endpoint.state.stats.get(worker) {
             stats.responses.add(1);
             stats.response_time.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+        if let Some(latencies) = self.shared.latencies.get(worker) {
+            latencies.observe(took);
+        }
+        if self.observes_latency {
+            endpoint.state.latency.observe(now, took);
+        }
+    }
+
+    /// Counts a failure of `endpoint` that took so long to show, on this worker.
+    pub fn observe_failure(
+        &self,
+        endpoint: &Endpoint,
+        worker: usize,
+        now: Instant,
+        took: Duration,
+    ) {
+        if let Some(stats) = endpoint.state.stats.get(worker) {
+            stats.failures.add(1);
+        }
+        if self.observes_latency {
+            endpoint.state.latency.observe_failure(now, took);
         }
     }
 
