@@ -3,6 +3,7 @@
 
 mod admin;
 mod drain;
+mod endpoints;
 mod metrics;
 mod names;
 mod signals;

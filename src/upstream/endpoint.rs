@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -54,6 +55,8 @@ pub struct State {
     pub(super) adaptive_limit: AtomicU32,
     /// How fast it answers.
     pub latency: Latency,
+    /// The mean time of its responses of late, in microseconds; 0 where there were none.
+    recent_latency: AtomicU64,
     /// Its counters, one set a worker.
     pub stats: Box<[EndpointStats]>,
     /// Connections on their way to it.
@@ -82,6 +85,7 @@ impl State {
             label,
             standing: Standing::default(),
             adaptive_limit: AtomicU32::new(u32::MAX),
+            recent_latency: AtomicU64::new(0),
             latency: Latency::default(),
             stats: std::iter::repeat_with(EndpointStats::default).take(workers).collect(),
             dials: Semaphore::new(MAX_DIALS),
@@ -124,6 +128,18 @@ impl State {
     /// Sets that limit.
     pub fn limit_adaptively(&self, limit: u32) {
         self.adaptive_limit.store(limit, Relaxed);
+    }
+
+    /// The mean time of its responses of late, from asked to the head, where there were any.
+    pub fn recent_latency(&self) -> Option<Duration> {
+        let micros = self.recent_latency.load(Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Sets that time.
+    pub fn set_recent_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.recent_latency.store(micros.max(1), Relaxed);
     }
 
     /// Asks for one of its idle connections to be closed, whoever has it.
