@@ -3,15 +3,18 @@
 //! A file is TOML. It is read in three steps, each of which goes on after a fault, so that all of
 //! them are shown at once: the sections key by key (`draft`), what must fit together (`check`),
 //! and the `report` that shows each fault in its place. Single values are the same in the file
-//! and on the command line ([values], [listen], [url], [pattern]).
+//! and on the command line ([values], `choices`, [fields], [listen], [url], [pattern]).
 
 mod check;
+mod choices;
 mod draft;
 mod env;
+pub mod fields;
 pub mod listen;
 pub mod model;
 pub mod pattern;
 mod report;
+mod statuses;
 mod syntax;
 mod table;
 pub mod url;

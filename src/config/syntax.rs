@@ -33,13 +33,16 @@ fn explain(message: &str, written: &str) -> (String, String) {
         Some((title, expected)) => (title, Some(expected)),
         None => (message, None),
     };
-    // No key takes a fraction: what looks like a broken one (`info` begins as `inf`) is a string.
+    // What is broken in this way is a string that begins as a number does: `info` as `inf`.
     let title = match title {
         "invalid float" => "string values must be quoted",
         title => title,
     };
     let help = match title {
         "string values must be quoted" => format!("write `\"{}\"`", written.escape_debug()),
+        "invalid mantissa" | "invalid fraction" => {
+            "write digits on both sides of the point, such as `0.5`".to_owned()
+        }
         "duplicate key" => format!("remove one of the two {}", quote(written)),
         _ => match expected {
             Some(expected) => format!("TOML expects {expected} here"),

@@ -80,9 +80,42 @@ impl<'r> Table<'r> {
         value
     }
 
+    /// Where the value of `key` is, where there is one.
+    pub(super) fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.entries.get(key).map(Spanned::span)
+    }
+
+    /// What `parse` makes of the string `key`, where there is one.
+    pub(super) fn text<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        self.get(key)?.text(parse).map(Spanned::into_inner)
+    }
+
     /// What the string `key` says, where there is one.
     pub(super) fn parsed<T: FromStr<Err = ValueError>>(&mut self, key: &'static str) -> Option<T> {
-        self.get(key)?.text(str::parse).map(Spanned::into_inner)
+        self.text(key, str::parse)
+    }
+
+    /// The boolean `key`, where there is one.
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        self.get(key)?.boolean()
+    }
+
+    /// The whole number `key` within `range`, where there is one.
+    pub(super) fn count<T>(&mut self, key: &'static str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: Copy + Into<i64> + TryFrom<i64>,
+    {
+        let range = (*range.start()).into()..=(*range.end()).into();
+        self.get(key)?.integer(range).and_then(|number| number.try_into().ok())
+    }
+
+    /// The number `key` within `range`, where there is one.
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        self.get(key)?.number(range)
     }
 
     /// The duration `key`, which is not zero, where there is one.
@@ -154,6 +187,11 @@ impl<'r> Value<'r> {
         self.value.get_ref().is_integer()
     }
 
+    /// Whether it turns something off.
+    pub(super) fn is_false(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Boolean(false))
+    }
+
     /// What `parse` makes of a string, once variables are put in.
     pub(super) fn text<T>(
         &self,
@@ -171,10 +209,10 @@ impl<'r> Value<'r> {
 
     /// What `parse` makes of a duration. A bare number is a fault of its own, because it could
     /// mean seconds as well as milliseconds.
-    pub(super) fn duration(
+    pub(super) fn duration<T>(
         &self,
-        parse: impl FnOnce(&str) -> Result<Duration, ValueError>,
-    ) -> Option<Duration> {
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
         let number = match self.value.get_ref() {
             DeValue::Integer(number) => number.as_str(),
             DeValue::Float(number) => number.as_str(),
@@ -193,6 +231,24 @@ impl<'r> Value<'r> {
         match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) if range.contains(&number) => Some(number),
             _ => self.refuse(format!("{} cannot be {number}", quote(&self.name)), help),
+        }
+    }
+
+    /// A number within `range`, whole or not.
+    pub(super) fn number(&self, range: RangeInclusive<f64>) -> Option<f64> {
+        let help = format!("write a number from {} to {}", range.start(), range.end());
+        let (shown, number) = match self.value.get_ref() {
+            DeValue::Float(number) => (number.to_string(), number.as_str().parse().ok()),
+            DeValue::Integer(number) => {
+                let whole = i64::from_str_radix(number.as_str(), number.radix()).ok();
+                // What is lost beyond 2^53 is far outside of every range.
+                (number.to_string(), whole.map(|whole| whole as f64))
+            }
+            _ => return self.mismatch("a number", &help),
+        };
+        match number {
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.refuse(format!("{} cannot be {shown}", quote(&self.name)), help),
         }
     }
 
@@ -216,15 +272,27 @@ impl<'r> Value<'r> {
         Some(items.iter().map(item).collect())
     }
 
-    /// The table, to be called `name`.
+    /// The table, to be called `name`, as its header shows it.
     pub(super) fn table(&self, name: impl Into<String>) -> Option<Table<'r>> {
         let name = name.into();
+        let help = format!("write {} above its keys", quote(&name));
+        self.table_or(name, "a table", &help)
+    }
+
+    /// The table that belongs to a key. `expected` says what the key takes, `example` what could
+    /// be written.
+    pub(super) fn inner(&self, expected: &str, example: &str) -> Option<Table<'r>> {
+        let help = format!("write `{} = {example}`", self.name);
+        self.table_or(format!("`{}`", self.name), expected, &help)
+    }
+
+    fn table_or(&self, name: String, expected: &str, help: &str) -> Option<Table<'r>> {
         let (reader, span, known) = (self.reader, self.span(), Vec::new());
         match self.value.get_ref() {
             DeValue::Table(entries) => {
                 Some(Table { reader, name: Some(name), span, entries, known })
             }
-            _ => self.mismatch("a table", &format!("write {} above its keys", quote(&name))),
+            _ => self.mismatch(expected, help),
         }
     }
 
@@ -249,7 +317,8 @@ impl<'r> Value<'r> {
         let found = match self.value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
+            DeValue::Boolean(true) => "`true`",
+            DeValue::Boolean(false) => "`false`",
             DeValue::Datetime(_) => "a date",
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
@@ -258,7 +327,7 @@ impl<'r> Value<'r> {
     }
 
     /// Says that the value cannot be.
-    fn refuse<T>(&self, title: impl Into<String>, help: impl Into<String>) -> Option<T> {
+    pub(super) fn refuse<T>(&self, title: impl Into<String>, help: impl Into<String>) -> Option<T> {
         self.reader.say(Diagnostic::error(title).at(self.span()).help(help));
         None
     }

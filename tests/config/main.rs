@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failure of the test")]
 
+mod doubts;
+mod faults;
+mod properties;
+mod resilience;
+
 use std::time::Duration;
 
-use proptest::prelude::*;
 use tinylb::config::{self, AccessLog, Config, HostMode, LogLevel, Policy};
 
 /// The least that is right, for tests to add to.
@@ -327,18 +331,6 @@ fn several_listeners_can_share_a_port_on_other_addresses() {
 }
 
 #[test]
-fn an_unused_upstream_is_a_doubt_and_not_a_fault() {
-    let text = format!(
-        "{LEAST}[[routes]]\nupstream = \"app\"\n[upstreams.old]\nendpoints = [\"http://b:1\"]\n"
-    );
-    let (config, doubts) = config::parse_with_doubts("t.toml", &text, &env).unwrap();
-    assert_eq!(config.upstreams.len(), 2);
-    let doubts = doubts.to_string();
-    assert!(doubts.contains("warning: no route leads to the upstream `old`"), "{doubts}");
-    assert!(doubts.ends_with("t.toml: 1 warning"), "{doubts}");
-}
-
-#[test]
 fn files_that_are_no_configuration_are_refused_whole() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     let load = |name: &str, bytes: Option<&[u8]>| {
@@ -364,57 +356,4 @@ fn reports_obey_no_terminal() {
         "\"\\u001b[31m\" = 1\n[upstreams.\"\\u001b]0;x\\u0007\"]\nendpoints = [\"\\u001b[1m\"]\n",
     );
     assert!(!report.contains('\u{1b}') && !report.contains('\u{7}'), "{report}");
-}
-
-/// A file with most keys, to be broken.
-const MUCH: &str = include_str!("../examples/full.toml");
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn any_text_is_read_or_refused(text in "\\PC{0,80}") {
-        if let Err(error) = config::parse("t.toml", &text, &env) {
-            prop_assert!(error.to_string().contains("error: "));
-        }
-    }
-
-    #[test]
-    fn a_right_file_with_any_hole_and_any_splinter_is_read_or_refused(
-        start in 0..MUCH.len(),
-        length in 0..40usize,
-        splinter in "[a-z0-9\\[\\]{}\"'=.,:/$#%\\n\\r\\\\ \u{e4}\u{202e}\u{0}-]{0,12}",
-    ) {
-        let start = MUCH.floor_char_boundary(start);
-        let end = MUCH.ceil_char_boundary(start + length);
-        let text = format!("{}{splinter}{}", &MUCH[..start], &MUCH[end..]);
-        match config::parse("t.toml", &text, &env) {
-            Ok(config) => prop_assert!(!config.listeners.is_empty() && !config.routes.is_empty()),
-            Err(error) => {
-                prop_assert!(error.to_string().contains("error: "));
-                prop_assert!(error.report().render(true).contains("t.toml"));
-            }
-        }
-    }
-
-    #[test]
-    fn any_value_of_any_key_is_read_or_refused(
-        key in prop::sample::select(vec![
-            "address", "max_body", "max_connections", "trusted_proxies", "timeouts", "workers",
-            "listen", "access", "timeout", "host", "path", "upstream", "policy", "endpoints",
-            "resolve", "url", "weight", "head", "response",
-        ]),
-        value in prop::sample::select(vec![
-            "0", "-1", "1.5", "true", "[]", "{}", "[[]]", "[{}]", "\"\"", "\"${\"", "\"$${x}\"",
-            "1979-05-27", "0x7fffffffffffffff", "'''\na\n'''", "\"\\u0000\"", "{ a = { b = 1 } }",
-        ]),
-    ) {
-        let at = MUCH.lines().position(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
-        let lines: Vec<_> = MUCH
-            .lines()
-            .enumerate()
-            .map(|(n, line)| if Some(n) == at { format!("{key} = {value}") } else { line.to_owned() })
-            .collect();
-        let _ = config::parse("t.toml", &lines.join("\n"), &env).map_err(|error| error.to_string());
-    }
 }

@@ -1,28 +1,33 @@
-//! The file's sections, key by key, as a draft: values are right each for itself, and what refers
-//! to something else still has its place in the file. The [check](super::check) makes it a
-//! configuration.
+//! The file's sections, key by key, as a draft: values are right each for itself, and what is only
+//! wrong together with something else still has its place in the file. The [check](super::check)
+//! makes it a configuration.
+
+mod health;
+mod policy;
+mod resilience;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable};
+use toml::de::DeTable;
 
 use super::listen::{AdminAddress, DEFAULT_ADMIN};
-use super::model::{
-    ClientTimeouts, Drain, Endpoint, EndpointTimeouts, HostPattern, ListenAddress, Listener, Log,
-    MAX_WEIGHT, Upstream,
-};
+use super::model::{ClientTimeouts, Drain, Hedge, HostPattern, ListenAddress, Listener, Log};
 use super::pattern::parse_route_path;
 use super::report::Diagnostic;
 use super::table::{Reader, Table, Value};
-use super::values::{parse_duration, parse_name, parse_network, parse_size};
+use super::values::{parse_bytes, parse_duration, parse_name, parse_network, parse_size};
+
+pub(super) use upstream::DraftUpstream;
 
 /// The most worker threads that can be asked for.
 pub const MAX_WORKERS: usize = 1024;
 
-/// The most connections that a listener can be given, far above what descriptors allow.
-const MAX_CONNECTIONS: i64 = 10_000_000;
+/// The most connections or requests at once that can be asked for, far above what descriptors
+/// allow.
+const MAX_AT_ONCE: u32 = 10_000_000;
 
 /// A file whose values are right each for itself.
 pub(super) struct Draft {
@@ -40,23 +45,15 @@ pub(super) struct Draft {
     pub(super) upstreams: Vec<DraftUpstream>,
 }
 
+/// A route whose upstream is still a name.
 pub(super) struct DraftRoute {
     pub(super) host: Option<HostPattern>,
     pub(super) path: String,
     pub(super) upstream: Spanned<String>,
+    pub(super) idempotent: bool,
+    pub(super) hedge: Option<Spanned<Hedge>>,
     /// Its header.
     pub(super) span: Range<usize>,
-}
-
-/// An upstream whose endpoints still have their places.
-pub(super) struct DraftUpstream {
-    /// Everything but the endpoints.
-    pub(super) upstream: Upstream,
-    pub(super) endpoints: Vec<Spanned<Endpoint>>,
-    /// Where its name is.
-    pub(super) span: Range<usize>,
-    /// Whether the list of endpoints is there and each of them could be read.
-    pub(super) whole: bool,
 }
 
 /// Reads every section; what is wrong in them is said to `reader`.
@@ -96,8 +93,10 @@ pub(super) fn read<'r>(reader: &'r Reader<'r>, document: &'r Spanned<DeTable<'r>
     draft.routes = root.tables("routes").into_iter().filter_map(route).collect();
     if let Some(table) = root.get("upstreams").and_then(|v| v.table("[upstreams.NAME]")) {
         let written = table.entries();
-        draft.upstreams =
-            written.iter().filter_map(|(name, value)| upstream(reader, name, value)).collect();
+        draft.upstreams = written
+            .iter()
+            .filter_map(|(name, value)| upstream::read(reader, name, value))
+            .collect();
     }
     root.finish();
     draft
@@ -123,6 +122,7 @@ fn drain(drain: &mut Drain, mut table: Table<'_>) {
     table.finish();
 }
 
+/// One listener, with the place of its address.
 fn listener(mut table: Table<'_>) -> Option<Spanned<Listener>> {
     let address = table.require("address", "\":8080\"").and_then(|v| v.text(str::parse));
     // Read on without an address, so that the other keys' faults are found too.
@@ -136,17 +136,20 @@ fn listener(mut table: Table<'_>) -> Option<Spanned<Listener>> {
         .flatten()
         .filter_map(|v| Some(v.text(parse_network)?.into_inner()))
         .collect();
-    let connections = table.get("max_connections").and_then(|v| v.integer(1..=MAX_CONNECTIONS));
+    let connections = table.count("max_connections", 1..=MAX_AT_ONCE);
     listener.max_connections = connections.and_then(|n| usize::try_from(n).ok());
-    listener.max_body = table.get("max_body").and_then(|v| size(&v));
-    if let Some(table) = table.get("timeouts").and_then(|v| v.table("`timeouts`")) {
-        client_timeouts(&mut listener.timeouts, table);
+    listener.max_connections_per_client =
+        table.count("max_connections_per_client", 1..=MAX_AT_ONCE);
+    listener.max_body = table.get("max_body").and_then(|v| max_body(&v));
+    if let Some(value) = table.get("timeouts") {
+        client_timeouts(&mut listener.timeouts, &value);
     }
     table.finish();
     known.then(|| Spanned::new(span, listener))
 }
 
-fn client_timeouts(timeouts: &mut ClientTimeouts, mut table: Table<'_>) {
+fn client_timeouts(timeouts: &mut ClientTimeouts, value: &Value<'_>) {
+    let Some(mut table) = value.inner("a table", "{ head = \"10s\" }") else { return };
     set(&mut timeouts.head, table.timeout("head"));
     set(&mut timeouts.idle, table.timeout("idle"));
     set(&mut timeouts.body, table.timeout("body"));
@@ -154,74 +157,43 @@ fn client_timeouts(timeouts: &mut ClientTimeouts, mut table: Table<'_>) {
     table.finish();
 }
 
+/// A number of bytes, with or without a unit; not 0, which would let no body pass.
+fn max_body(value: &Value<'_>) -> Option<u64> {
+    match value.is_integer() {
+        true => value.integer(1..=i64::MAX).and_then(|bytes| u64::try_from(bytes).ok()),
+        false => value.text(parse_size).map(Spanned::into_inner),
+    }
+}
+
+/// One route.
 fn route(mut table: Table<'_>) -> Option<DraftRoute> {
     let host = table.get("host").map(|v| v.text(str::parse));
     let path = table.get("path").map(|v| v.text(parse_route_path));
     let upstream = table.require("upstream", "\"NAME\"").and_then(|v| v.text(parse_name));
+    let idempotent = table.boolean("idempotent").unwrap_or(false);
+    let hedge = table
+        .get("hedge")
+        .and_then(|v| Some(Spanned::new(v.span(), v.duration(str::parse::<Hedge>)?)));
     let span = table.span();
     table.finish();
     // A host or path that cannot be read must not make it a route for any host or path.
     let host = host.map_or(Some(None), |host| host.map(|h| Some(h.into_inner())))?;
     let path = path.map_or(Some("/".to_owned()), |path| path.map(Spanned::into_inner))?;
-    Some(DraftRoute { host, path, upstream: upstream?, span })
+    Some(DraftRoute { host, path, upstream: upstream?, idempotent, hedge, span })
 }
 
-fn upstream(
-    reader: &Reader<'_>,
-    name: &Spanned<DeString<'_>>,
-    value: &Value<'_>,
-) -> Option<DraftUpstream> {
-    let span = name.span();
-    if let Err(error) = parse_name(name.get_ref()) {
-        reader.say(Diagnostic::error(error.wrong()).at(span.clone()).help(error.help()));
+/// A number of bytes from 0 to `most`, with or without a unit.
+fn bytes(value: &Value<'_>, most: u64) -> Option<u64> {
+    if value.is_integer() {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        return value.integer(0..=most).and_then(|bytes| u64::try_from(bytes).ok());
     }
-    let mut table = value.table(format!("[upstreams.{}]", name.get_ref().escape_debug()))?;
-    let mut upstream = Upstream::new(name.get_ref().as_ref(), Vec::new());
-    set(&mut upstream.policy, table.parsed("policy"));
-    set(&mut upstream.host, table.parsed("host"));
-    set(&mut upstream.forwarded, table.get("forwarded").and_then(|v| v.boolean()));
-    set(&mut upstream.resolve, table.timeout("resolve"));
-    if let Some(table) = table.get("timeouts").and_then(|v| v.table("`timeouts`")) {
-        endpoint_timeouts(&mut upstream.timeouts, table);
+    let bytes = value.text(parse_bytes)?.into_inner();
+    if bytes > most {
+        let help = format!("write at most `{}MiB`", most >> 20);
+        return value.refuse(format!("{bytes} bytes are too many"), help);
     }
-    let example = "\"http://host:port\"";
-    let written =
-        table.require("endpoints", &format!("[{example}]")).and_then(|v| v.items(example));
-    table.finish();
-    let endpoints: Vec<_> = written.iter().flatten().filter_map(endpoint).collect();
-    let whole = written.is_some_and(|written| written.len() == endpoints.len());
-    Some(DraftUpstream { upstream, endpoints, span, whole })
-}
-
-fn endpoint_timeouts(timeouts: &mut EndpointTimeouts, mut table: Table<'_>) {
-    set(&mut timeouts.connect, table.timeout("connect"));
-    set(&mut timeouts.response, table.timeout("response"));
-    set(&mut timeouts.body, table.timeout("body"));
-    set(&mut timeouts.idle, table.timeout("idle"));
-    table.finish();
-}
-
-/// A URL, or a table of a URL and a weight; with the place of the URL.
-fn endpoint(value: &Value<'_>) -> Option<Spanned<Endpoint>> {
-    if !value.is_table() {
-        let url = value.text(str::parse)?;
-        return Some(Spanned::new(url.span(), Endpoint::new(url.into_inner())));
-    }
-    let mut table = value.table("an endpoint")?;
-    let url = table.require("url", "\"http://host:port\"").and_then(|v| v.text(str::parse));
-    let weight = table.get("weight").map(|v| v.integer(0..=i64::from(MAX_WEIGHT)));
-    table.finish();
-    let weight = weight.map_or(Some(1), |weight| u32::try_from(weight?).ok())?;
-    let url = url?;
-    Some(Spanned::new(url.span(), Endpoint { weight, ..Endpoint::new(url.into_inner()) }))
-}
-
-/// A number of bytes, with or without a unit.
-fn size(value: &Value<'_>) -> Option<u64> {
-    match value.is_integer() {
-        true => value.integer(1..=i64::MAX).and_then(|bytes| u64::try_from(bytes).ok()),
-        false => value.text(parse_size).map(Spanned::into_inner),
-    }
+    Some(bytes)
 }
 
 /// Puts a value that could be read in the place of the default.

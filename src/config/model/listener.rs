@@ -1,0 +1,82 @@
+//! Where clients connect, and how long they may take.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// One address that clients connect to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections open at once, over all workers; more wait in the kernel's accept queue. As many
+    /// as there can be descriptors for where `None`.
+    pub max_connections: Option<usize>,
+    /// Connections open at once from one client address, over all workers; one more is refused
+    /// with 429. Trusted proxies are exempt. No limit where `None`.
+    pub max_connections_per_client: Option<u32>,
+    /// The largest request body in bytes; larger ones are refused with 413. No limit where `None`.
+    pub max_body: Option<u64>,
+    /// How long clients may take.
+    pub timeouts: ClientTimeouts,
+}
+
+impl Listener {
+    /// A listener at `address` with the defaults of everything else.
+    pub fn new(address: ListenAddress) -> Self {
+        Self {
+            address,
+            trusted_proxies: Vec::new(),
+            max_connections: None,
+            max_connections_per_client: None,
+            max_body: None,
+            timeouts: ClientTimeouts::default(),
+        }
+    }
+}
+
+/// `host:port` to listen on; without a host it is every address of IPv4 and IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenAddress {
+    /// The local address; `None` is every one, of both families.
+    pub ip: Option<IpAddr>,
+    /// The port; 0 lets the kernel choose.
+    pub port: u16,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+/// How long a client may take. Each counts only while the client owes us bytes, or reads of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// From the first byte of a request's head to its last; then 408.
+    pub head: Duration,
+    /// Between requests; then the connection closes silently.
+    pub idle: Duration,
+    /// Between two steps of progress of a body, in either direction.
+    pub body: Duration,
+    /// Without a byte in either direction in a tunnel (101).
+    pub tunnel: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(60),
+            tunnel: Duration::from_secs(3600),
+        }
+    }
+}
