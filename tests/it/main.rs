@@ -31,6 +31,7 @@ mod forwarding;
 mod framing;
 mod harness;
 mod limits;
+mod limits_clients;
 mod metrics;
 mod names;
 mod own_answers;
