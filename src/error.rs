@@ -59,6 +59,8 @@ pub enum Kind {
     LoopDetected,
     /// 503: no endpoint can be tried.
     Unavailable,
+    /// 503: the endpoints have as much to do as they may, and so has the queue.
+    Overloaded,
     /// 502: the endpoint refused the connection.
     ConnectionRefused,
     /// 504: the connection to the endpoint was not made in time.
@@ -104,7 +106,7 @@ impl Kind {
             | Self::ResponseMalformed
             | Self::ResponseHeadTooLarge
             | Self::UpgradeFailed => 502,
-            Self::Unavailable => 503,
+            Self::Unavailable | Self::Overloaded => 503,
             Self::ConnectionTimeout | Self::ResponseTimeout => 504,
             Self::VersionNotSupported => 505,
         }
@@ -127,6 +129,7 @@ impl Kind {
             Self::ClientClosed => "client_closed",
             Self::LoopDetected => "proxy_loop_detected",
             Self::Unavailable => "destination_unavailable",
+            Self::Overloaded => "connection_limit_reached",
             Self::ConnectionRefused => "connection_refused",
             Self::ConnectionTimeout => "connection_timeout",
             Self::Unroutable => "destination_ip_unroutable",
@@ -145,6 +148,7 @@ impl Kind {
         match self {
             Self::Internal => Fault::Proxy,
             Self::Unavailable
+            | Self::Overloaded
             | Self::ConnectionRefused
             | Self::ConnectionTimeout
             | Self::Unroutable

@@ -103,18 +103,74 @@ pub enum RetryReason {
     Connect,
     /// A kept connection turned out closed.
     StaleConnection,
+    /// The connection ended before there was an answer.
+    Reset,
+    /// The answer was malformed.
+    Malformed,
+    /// There was no answer in time.
+    Timeout,
+    /// The answer had a status that is asked for again.
+    Status,
+    /// The endpoint was found down while the request waited for its answer.
+    EndpointDown,
+    /// An answer that was held ended early.
+    Incomplete,
+    /// There was no answer yet, and another endpoint was asked as well.
+    Hedge,
 }
 
 impl RetryReason {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Connect, Self::StaleConnection];
+    pub const ALL: [Self; 9] = [
+        Self::Connect,
+        Self::StaleConnection,
+        Self::Reset,
+        Self::Malformed,
+        Self::Timeout,
+        Self::Status,
+        Self::EndpointDown,
+        Self::Incomplete,
+        Self::Hedge,
+    ];
 
-    /// Its name in metrics.
+    /// Its name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::StaleConnection => "stale_connection",
+            Self::Reset => "reset",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::EndpointDown => "endpoint_down",
+            Self::Incomplete => "incomplete",
+            Self::Hedge => "hedge",
         }
+    }
+}
+
+/// A set of reasons.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetryReasons(u16);
+
+impl RetryReasons {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// With `reason` among them.
+    #[must_use]
+    pub const fn with(self, reason: RetryReason) -> Self {
+        Self(self.0 | 1 << reason as u16)
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each of them, in the order of [`RetryReason::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = RetryReason> {
+        RetryReason::ALL.into_iter().filter(move |reason| self.0 & (1 << *reason as u16) != 0)
     }
 }
 
@@ -130,6 +186,12 @@ pub struct EndpointStats {
     pub connect_failures: Counter,
     /// Requests that were sent on a kept connection.
     pub reuses: Counter,
+    /// Answers whose head came.
+    pub responses: Counter,
+    /// The time that those took, from asked to the head, in microseconds, all together.
+    pub response_time: Counter,
+    /// Exchanges that failed by its fault, as far as the rules of ejection count them.
+    pub failures: Counter,
 }
 
 /// What one worker counts of one upstream.
@@ -142,6 +204,18 @@ pub struct UpstreamStats {
     pub duration: Histogram,
     /// By [`RetryReason`], in the order of [`RetryReason::ALL`].
     pub retries: [Counter; RetryReason::ALL.len()],
+    /// Retries that were not made for want of budget.
+    pub retries_over_budget: Counter,
+    /// Hedges whose second endpoint answered first.
+    pub hedges_won: Counter,
+    /// Requests sent although no endpoint was healthy.
+    pub panics: Counter,
+    /// Requests that waited in the queue.
+    pub queued: Counter,
+    /// Requests refused because the queue was full.
+    pub queue_full: Counter,
+    /// Requests refused because they had waited for too long.
+    pub queue_timeouts: Counter,
 }
 
 impl UpstreamStats {
@@ -166,6 +240,8 @@ pub struct WorkerStats {
     pub handed_over: Counter,
     /// Times that accepting paused because descriptors ran out.
     pub accept_pauses: Counter,
+    /// Client connections refused because their address had too many.
+    pub refused: Counter,
     /// Requests that no route was found for, or that were refused before, by status.
     pub codes: Codes,
     /// Lines of the access log that were dropped because the writer fell behind.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tinylb::config::{self, Policy};
 use tinylb::http::body::{Decoder, Framing, Step};
@@ -12,10 +13,10 @@ use tinylb::http::head::{Scanner, parse_request, parse_response};
 use tinylb::http::path;
 use tinylb::http::request::{Method, Request};
 use tinylb::http::response::Response;
-use tinylb::http::rewrite::{self, Hop, Persistence};
+use tinylb::http::rewrite::{self, Hop, Ours, Persistence};
 use tinylb::proxy::snapshot::Snapshot;
 use tinylb::upstream::endpoint::{Endpoint, State};
-use tinylb::upstream::{Tried, Upstream};
+use tinylb::upstream::{Shared, Upstream, Wanted};
 
 const MINIMAL: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n";
 
@@ -121,7 +122,8 @@ fn response_rewrite(calls: u32) {
     for _ in 0..calls {
         out.clear();
         let (framing, stays) = (response.framing, Persistence::Stays);
-        rewrite::response(&mut out, black_box(&response), framing, stays, "tinylb-0", String::new);
+        let ours = Ours { pseudonym: "tinylb-0", cookie: None };
+        rewrite::response(&mut out, black_box(&response), framing, stays, ours, String::new);
         black_box(&out);
     }
 }
@@ -173,16 +175,20 @@ fn pick(policy: Policy, count: u16, calls: u32) {
     let endpoint = |n: u16| {
         let url = format!("http://10.0.0.1:{}", 8000 + n).parse().unwrap();
         let state = Arc::new(State::new(n.into(), "app".into(), n.to_string(), 1));
-        Endpoint::new(&url, 1, vec![([10, 0, 0, 1], 8000 + n).into()], state)
+        let addresses = vec![([10, 0, 0, 1], 8000 + n).into()];
+        let limits = config::Limits::default();
+        Endpoint::new(&config::Endpoint::new(url), &limits, 1, addresses, state)
     };
     let endpoints: Vec<_> = (0..count).map(endpoint).collect();
-    let states: Vec<_> = endpoints.iter().map(|e| Arc::clone(&e.state)).collect();
-    let _busy: Vec<_> =
-        states.iter().enumerate().flat_map(|(n, s)| (0..n % 3).map(|_| s.start())).collect();
     let mut config = config::Upstream::new("app", Vec::new());
     config.policy = policy;
-    let upstream = Upstream::new(config, endpoints, Arc::new([]));
+    let upstream = Upstream::new(config, endpoints, Arc::new(Shared::new(1)), b"");
+    let wanted = Wanted::anything(Instant::now());
+    for _ in 0..count {
+        // In flight for ever.
+        std::mem::forget(upstream.pick(&wanted));
+    }
     for _ in 0..calls {
-        black_box(black_box(&upstream).pick(&Tried::new()).unwrap());
+        black_box(black_box(&upstream).pick(&wanted).unwrap());
     }
 }

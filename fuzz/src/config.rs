@@ -1,9 +1,11 @@
 //! The configuration: whatever the file, there is a sentence or a balancer.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use tinylb::config::{self, HostPattern};
 use tinylb::proxy::snapshot::Snapshot;
+use tinylb::upstream::Wanted;
 
 /// Nothing panics, and of a file that is right every route is reached.
 pub fn check(bytes: &[u8]) {
@@ -27,6 +29,7 @@ pub fn check(bytes: &[u8]) {
         let reached = snapshot.route(host.as_bytes(), route.path.as_bytes()).map(|r| &r.label);
         assert_eq!(reached, Some(&route.to_string()), "{text}");
         let upstream = &snapshot.upstreams[route.upstream];
-        assert!(upstream.pick(&Vec::new()).is_none_or(|(_, picked)| picked.weight > 0), "{text}");
+        let wanted = Wanted::anything(Instant::now());
+        assert!(upstream.pick(&wanted).map_or(true, |picked| picked.endpoint.weight > 0), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use tinylb::http::head::{
 };
 use tinylb::http::request::{Method, Request};
 use tinylb::http::response::Response;
-use tinylb::http::rewrite::{self, Persistence};
+use tinylb::http::rewrite::{self, Ours, Persistence};
 
 use super::strict::Lines;
 use super::{Input, show};
@@ -113,7 +113,8 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>, response: &R
     assert!(!is_http11 || framing != Framing::UntilClose, "no need to close for HTTP/1.1");
     let mut out = Vec::new();
     let date = || "Tue, 15 Nov 1994 08:12:31 GMT".to_owned();
-    rewrite::response(&mut out, response, framing, persistence, "tinylb-0", date);
+    let ours = Ours { pseudonym: "tinylb-0", cookie: None };
+    rewrite::response(&mut out, response, framing, persistence, ours, date);
     let shown = format!("{} -> {}", show(head), show(&out));
     let before = Lines::of(head).expect(&shown);
     let lines = Lines::of(&out).expect(&shown);

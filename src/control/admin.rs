@@ -1,5 +1,6 @@
-//! The admin address: `/metrics`, `/healthz`, `/readyz`. Only for operators; it is not hardened
-//! against the world, but neither does anybody on it delay traffic.
+//! The admin address: `/metrics`, `/healthz`, `/readyz`, `/endpoints`, and draining endpoints. Only
+//! for operators; it is not hardened against the world, but neither does anybody on it delay
+//! traffic, nor can a page in an operator's browser change anything.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,8 +18,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::endpoints;
 use super::metrics;
 use super::view::View;
+use crate::http::query::query_parameter;
 
 /// Connections at once; whoever scrapes has one or two.
 const MAX_CONNECTIONS: usize = 64;
@@ -61,33 +64,98 @@ pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {
 }
 
 fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
+    let path = request.uri().path();
+    let is_drain = match path {
+        "/drain" => Some(true),
+        "/undrain" => Some(false),
+        _ => None,
+    };
+    if let Some(is_drain) = is_drain {
+        return drain(request, view, is_drain);
     }
-    match request.uri().path() {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return not_allowed("only GET and HEAD\n", "GET, HEAD");
+    }
+    match path {
         "/" => text(StatusCode::OK, INDEX),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if view.is_ready => text(StatusCode::OK, "ready\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/endpoints" => of_kind("application/json", endpoints::render(view)),
         "/metrics" => match metrics::render(view) {
-            Ok(rendered) => {
-                let mut response = text(StatusCode::OK, rendered);
-                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
+            Ok(rendered) => of_kind(metrics::CONTENT_TYPE, rendered),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be rendered\n"),
         },
         _ => text(StatusCode::NOT_FOUND, INDEX),
     }
 }
 
+/// Begins or ends the draining of an endpoint.
+fn drain(request: &Request<Incoming>, view: &View, is_drain: bool) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        return not_allowed("only POST\n", "POST");
+    }
+    // Browsers send these with whatever a page of another site has them post here; operators'
+    // tools don't.
+    if [ORIGIN.as_str(), "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name))
+    {
+        return text(StatusCode::FORBIDDEN, "not from a browser\n");
+    }
+    let query = request.uri().query().unwrap_or_default().as_bytes();
+    let parameter = |name: &[u8]| query_parameter(query, name).map(decoded);
+    let (Some(upstream), Some(endpoint)) = (parameter(b"upstream"), parameter(b"endpoint")) else {
+        return text(StatusCode::BAD_REQUEST, "write ?upstream=NAME&endpoint=URL\n");
+    };
+    match endpoints::drain(view, &upstream, &endpoint, is_drain) {
+        Ok(()) => {
+            text(StatusCode::OK, if is_drain { "draining\n" } else { "no longer draining\n" })
+        }
+        Err(wrong) => text(StatusCode::NOT_FOUND, wrong),
+    }
+}
+
+/// With percent-encoded bytes decoded (RFC 3986 2.1); what is not valid stays as it is.
+fn decoded(text: &[u8]) -> String {
+    let hex = |digit: &u8| char::from(*digit).to_digit(16);
+    let (mut rest, mut out) = (text, Vec::new());
+    while let [first, behind @ ..] = rest {
+        let pair = match behind {
+            [a, b, ..] if *first == b'%' => hex(a).zip(hex(b)),
+            _ => None,
+        };
+        match pair.and_then(|(a, b)| u8::try_from(a * 16 + b).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = behind.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 const INDEX: &str = "tinylb admin\n\n\
-    /metrics  counters, gauges and histograms for Prometheus\n\
-    /healthz  200 while the process lives\n\
-    /readyz   200 while it welcomes traffic, 503 once it drains\n";
+    GET  /metrics    counters, gauges and histograms for Prometheus\n\
+    GET  /endpoints  the standing of every endpoint, as JSON\n\
+    GET  /healthz    200 while the process lives\n\
+    GET  /readyz     200 while it welcomes traffic, 503 once it drains\n\
+    POST /drain?upstream=NAME&endpoint=URL    nothing new goes there, sessions go on\n\
+    POST /undrain?upstream=NAME&endpoint=URL  the contrary\n";
+
+fn not_allowed(words: &'static str, allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn of_kind(kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
@@ -95,4 +163,24 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoded_bytes_are_decoded_and_others_stay() {
+        for (text, expected) in [
+            ("http%3A%2F%2F10.0.0.1%3a8001", "http://10.0.0.1:8001"),
+            ("http://a:1/b#c", "http://a:1/b#c"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%+1", "%+1"),
+            ("%C3%A4%ff", "\u{e4}\u{fffd}"),
+        ] {
+            assert_eq!(decoded(text.as_bytes()), expected, "{text}");
+        }
+    }
 }

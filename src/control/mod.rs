@@ -3,6 +3,7 @@
 
 mod admin;
 mod drain;
+mod endpoints;
 mod metrics;
 mod names;
 mod signals;
@@ -14,12 +15,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{self, Config};
+use crate::health::watch::{LOOK_EVERY, Watch};
 use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
@@ -141,7 +144,8 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let mut control = Control { config, reload_from, read, workers, resolver, view };
+        let watch = Watch::default();
+        let mut control = Control { config, reload_from, read, workers, resolver, watch, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -189,12 +193,15 @@ struct Control {
     read: Option<Config>,
     workers: Workers,
     resolver: Resolver,
+    watch: Watch,
     view: Rc<RefCell<View>>,
 }
 
 impl Control {
     /// Looks after things until a signal says to end.
     async fn until_the_end(&mut self, signals: &mut Signals) {
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -206,8 +213,17 @@ impl Control {
                     // There is no log file of ours to be opened again, and no successor yet.
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
+                now = looks.tick() => self.look(now),
                 changed = self.resolver.changed() => if changed { self.replace_snapshot() },
             }
+        }
+    }
+
+    /// Looks after what changes by itself.
+    fn look(&mut self, now: Instant) {
+        let snapshot = Arc::clone(&self.view.borrow().snapshot);
+        if self.watch.look(&snapshot.upstreams, now) {
+            self.workers.shared.nudge();
         }
     }
 

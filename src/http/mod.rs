@@ -3,13 +3,15 @@
 //!
 //! In the order of a request: [`head`] finds and parses, [`request`] interprets, [`path`] resolves
 //! what routes match on, [`rewrite`] renders what goes on, [`body`] finds payload and end,
-//! [`response`] interprets what comes back.
+//! [`response`] interprets what comes back. [`cookie`] and [`query`] find what policies go by.
 
 pub mod body;
 pub mod buffer;
 pub mod connection;
+pub mod cookie;
 pub mod head;
 pub mod path;
+pub mod query;
 pub mod request;
 pub mod response;
 pub mod rewrite;

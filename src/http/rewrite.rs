@@ -152,6 +152,15 @@ pub enum Persistence {
     Closes,
 }
 
+/// What this hop adds to a response.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours<'a> {
+    /// The name of this instance in `Via`.
+    pub pseudonym: &'a str,
+    /// The value of a `Set-Cookie` field for the client's session.
+    pub cookie: Option<&'a [u8]>,
+}
+
 /// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` makes
 /// one for a response that has none.
 pub fn response(
@@ -159,7 +168,7 @@ pub fn response(
     response: &Response<'_>,
     framing: Framing,
     persistence: Persistence,
-    pseudonym: &str,
+    ours: Ours<'_>,
     date: impl FnOnce() -> String,
 ) {
     status_line(out, response);
@@ -167,7 +176,10 @@ pub fn response(
     if !has_date {
         line(out, b"Date", date().as_bytes());
     }
-    via(out, Version::Http11, pseudonym);
+    via(out, Version::Http11, ours.pseudonym);
+    if let Some(cookie) = ours.cookie {
+        line(out, b"Set-Cookie", cookie);
+    }
     match (framing, response.content_length) {
         (Framing::Length(n), _) => decimal_line(out, b"Content-Length", n),
         (Framing::Chunked, _) => line(out, b"Transfer-Encoding", b"chunked"),
@@ -409,7 +421,8 @@ mod tests {
         let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
         let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
         let mut out = Vec::new();
-        response(&mut out, &understood, Framing::Chunked, Persistence::Closes, "me", || {
+        let ours = Ours { pseudonym: "me", cookie: None };
+        response(&mut out, &understood, Framing::Chunked, Persistence::Closes, ours, || {
             "now".into()
         });
         assert_eq!(

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::AccessLog as Format;
 use crate::error::Error;
-use crate::stats::WorkerStats;
+use crate::stats::{RetryReason, RetryReasons, WorkerStats};
 
 /// A block is handed over once it is this large in bytes, or [`FLUSH_EVERY`] has passed.
 const BLOCK: usize = 32 * 1024;
@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a str>,
     /// How often the request was sent.
     pub attempts: u32,
+    /// Why there was more than one try.
+    pub retries: RetryReasons,
     /// What went wrong.
     pub error: Option<Error>,
     /// The id that the endpoint got.
@@ -150,12 +152,19 @@ fn write_text(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     text(out, "upstream", r.upstream.map(|(name, _)| name.as_bytes()));
     text(out, "endpoint", r.endpoint.map(str::as_bytes));
     write!(out, " attempts={}", r.attempts)?;
+    text(out, "retries", reasons(r.retries).as_deref().map(str::as_bytes));
     text(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
     text(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
     text(out, "detail", r.error.map(|error| error.detail.as_bytes()));
     text(out, "request_id", r.request_id);
     out.push(b'\n');
     Ok(())
+}
+
+/// The names of `reasons`, with commas between.
+fn reasons(reasons: RetryReasons) -> Option<String> {
+    let names = || reasons.iter().map(RetryReason::name).collect::<Vec<_>>().join(",");
+    (!reasons.is_empty()).then(names)
 }
 
 /// ` key=value`, the value in quotes where it has to be, so that a client cannot write lines or
@@ -198,6 +207,7 @@ fn write_json(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     json(out, "upstream", r.upstream.map(|(name, _)| name.as_bytes()));
     json(out, "endpoint", r.endpoint.map(str::as_bytes));
     write!(out, ",\"attempts\":{}", r.attempts)?;
+    json(out, "retries", reasons(r.retries).as_deref().map(str::as_bytes));
     json(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
     json(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
     json(out, "detail", r.error.map(|error| error.detail.as_bytes()));
@@ -245,6 +255,7 @@ mod tests {
         upstream: Some(("u", "p2c")),
         endpoint: Some("http://e:1"),
         attempts: 1,
+        retries: RetryReasons::NONE,
         error: Some(Error::new(crate::error::Kind::ConnectionRefused, "refused")),
         request_id: None,
     };
@@ -264,7 +275,7 @@ mod tests {
             line(&RECORD, write_text),
             "time=1970-01-01T00:00:00.000Z client=127.0.0.1 method=GET host=h:80 path=/a status=502 \
              bytes_in=1 bytes_out=2 duration=0.001500 upstream_duration=- route=/ upstream=u \
-             endpoint=http://e:1 attempts=1 policy=p2c error=connection_refused \
+             endpoint=http://e:1 attempts=1 retries=- policy=p2c error=connection_refused \
              detail=refused request_id=-\n"
         );
         let json: serde_json::Value = serde_json::from_str(&line(&RECORD, write_json)).unwrap();

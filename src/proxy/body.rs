@@ -128,9 +128,21 @@ pub(super) struct Sink<'a, 'b> {
     pub framing: Framing,
     /// Whether anything has been written.
     pub begun: &'b Cell<bool>,
+    /// What waits is held back while it is no more than this, until the message is whole.
+    pub hold: usize,
 }
 
-impl Sink<'_, '_> {
+impl<'a, 'b> Sink<'a, 'b> {
+    /// A message that is written as it comes.
+    pub(super) fn new(
+        io: &'b mut WriteHalf<'a>,
+        output: &'b mut Vec<u8>,
+        framing: Framing,
+        begun: &'b Cell<bool>,
+    ) -> Self {
+        Self { io, output, framing, begun, hold: 0 }
+    }
+
     /// Sends `payload`, sooner or later.
     pub(super) async fn data(
         &mut self,
@@ -144,11 +156,13 @@ impl Sink<'_, '_> {
             }
             _ => b"",
         };
-        if payload.len() <= COPIED && self.output.len() <= COPIED {
+        let is_small = payload.len() <= COPIED && self.output.len() <= COPIED;
+        if is_small || self.output.len() + payload.len() <= self.hold {
             self.output.extend_from_slice(payload);
             self.output.extend_from_slice(end);
             return Ok(());
         }
+        self.hold = 0;
         self.write_all(waits, payload, end).await
     }
 
@@ -222,7 +236,9 @@ pub(super) async fn relay(
                 source.passed();
             }
             Step::More => {
-                sink.flush(waits).await.map_err(Broken::Sink)?;
+                if sink.hold == 0 {
+                    sink.flush(waits).await.map_err(Broken::Sink)?;
+                }
                 if !source.fill(worker, waits).await.map_err(Broken::Source)? {
                     if source.decoder.ends_with_stream() {
                         source.decoder = Decoder::new(Framing::Empty);

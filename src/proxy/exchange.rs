@@ -12,11 +12,13 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::access_log::Record;
+use super::affinity::Affinity;
 use super::body::{Sink, Source, Waits};
 use super::client::{Client, Next};
-use super::forward::TOO_LARGE;
 use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
+use super::retry::Tries;
+use super::send::TOO_LARGE;
 use super::snapshot::{Route, Snapshot};
 use super::worker::{Listener, Scratch, Worker};
 use crate::error::{Error, Fault as Blame, Kind};
@@ -26,6 +28,7 @@ use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::path;
 use crate::http::request::{Method, Request, Target};
 use crate::net::deadline::Elapsed;
+use crate::stats::RetryReasons;
 use crate::upstream::Upstream;
 
 /// Serves the requests that have arrived, until there is nothing left to read or the connection is
@@ -121,6 +124,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
     let worker = Rc::clone(&client.worker);
     let snapshot = worker.snapshot();
     let progress = Progress::default();
+    let tries = Tries::default();
     let Scratch { input, fields, drafts } = scratch;
     let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
     let line = match parse_request(head, fields) {
@@ -152,7 +156,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         deadline,
     };
     let result = match &found {
-        Ok((_, upstream)) => {
+        Ok((route, upstream)) => {
             let forward = Forward {
                 worker: &worker,
                 listener,
@@ -160,8 +164,12 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
                 is_trusted: *is_trusted,
                 request: &request,
                 request_id: request_id.as_bytes(),
+                route,
                 upstream,
                 progress: &progress,
+                tries: &tries,
+                is_repeatable: request.method.is_idempotent() || route.idempotent,
+                affinity: Affinity::of(upstream, &request, *peer),
                 started,
                 early: if has_body { b"" } else { rest },
             };
@@ -203,6 +211,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         upstream: None,
         endpoint: None,
         attempts: progress.attempts.get(),
+        retries: tries.reasons.get(),
         error,
         request_id: Some(request_id.as_bytes()),
     };
@@ -291,7 +300,7 @@ impl Answer<'_> {
         }
         progress.status.set(error.map_or(200, |error| error.kind.status()));
         let begun = &progress.begun;
-        let mut sink = Sink { io: client.writer, output, framing: Framing::Empty, begun };
+        let mut sink = Sink::new(client.writer, output, Framing::Empty, begun);
         let mut waits = Waits::to_write(client.deadline, write);
         let written = sink.flush(&mut waits).await;
         (if written.is_ok() { next } else { Next::Close }, error)
@@ -327,7 +336,8 @@ async fn refuse_unread(
     let shape = Shape { has_body: true, connection: Some("close") };
     reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
-    let mut sink = Sink { io: &mut stream.split().1, output, framing: Framing::Empty, begun };
+    let (_, mut writer) = stream.split();
+    let mut sink = Sink::new(&mut writer, output, Framing::Empty, begun);
     let mut waits = Waits::to_write(deadline, listener.config.timeouts.body);
     let written = sink.flush(&mut waits).await;
     let record = Record {
@@ -344,6 +354,7 @@ async fn refuse_unread(
         upstream: None,
         endpoint: None,
         attempts: 0,
+        retries: RetryReasons::NONE,
         error: Some(error),
         request_id: None,
     };
@@ -358,7 +369,7 @@ fn tell(worker: &Worker, record: Record<'_>, found: Option<Found<'_>>, endpoint:
     stats.sent_bytes.add(record.bytes.1);
     let upstream = found.map(|(_, upstream)| upstream);
     let endpoint = upstream.zip(endpoint).and_then(|(u, index)| u.endpoints.get(index));
-    let counted = upstream.and_then(|upstream| upstream.stats.get(worker.index));
+    let counted = upstream.and_then(|upstream| upstream.shared.stats.get(worker.index));
     if let Some(counted) = counted {
         counted.duration.observe(record.duration);
     }

@@ -1,64 +1,51 @@
 //! The one forwarding path: pick an endpoint, connect, send and receive at once, and try again
-//! where that is certainly safe.
+//! where that is safe.
 
 use std::cell::Cell;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
-use super::body::{Broken, Fault, Sink, Source, Waits, relay};
 use super::client::Next;
 use super::progress::{ClientSide, Forward, Sending};
 use super::receive::{Passage, Received};
+use super::retry::{Again, Failed};
 use super::tunnel::{self, Connection, Ends};
 use super::worker::Drafts;
-use crate::config::HostMode;
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::buffer::Buffer;
-use crate::http::rewrite::{self, Hop, Persistence};
-use crate::net::deadline::Deadline;
+use crate::http::rewrite::Persistence;
+use crate::net::deadline::Elapsed;
 use crate::net::dial::dial;
-use crate::stats::{EndpointStats, RetryReason};
-use crate::upstream::Tried;
-use crate::upstream::endpoint::Endpoint;
+use crate::stats::RetryReason;
+use crate::upstream::endpoint::{Endpoint, Place};
 use crate::upstream::pool::Connected;
+use crate::upstream::{How, NoPick, Picked, Wanted};
 
-/// How much of a request's body is kept to be sent again, in case a kept connection turns out to
-/// be closed.
-const REPLAY: usize = 64 * 1024;
+/// How often is looked for an idle connection of another worker to be closed, where nobody tells.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// An attempt that failed.
-struct Failed {
-    error: Error,
-    /// Whether the connection was a kept one that turned out closed, and the request may be sent
-    /// again on a new one.
-    is_stale: bool,
+/// A connection, and how far the exchange on it is.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub connection: Connected,
+    /// Whether it has been used before.
+    pub is_kept: bool,
+    /// When the endpoint was asked on it, if it was.
+    pub asked: Option<Instant>,
+    /// What it has answered so far.
+    pub buffer: Buffer,
 }
 
-/// The start of a request's body, kept until the connection has shown that it is alive.
-#[derive(Default)]
-struct Replay {
-    is_on: bool,
-    kept: Vec<u8>,
-}
-
-impl Replay {
-    fn keep(&mut self, payload: &[u8]) {
-        if !self.is_on {
-            return;
-        }
-        self.is_on = self.kept.len() + payload.len() <= REPLAY;
-        match self.is_on {
-            true => self.kept.extend_from_slice(payload),
-            false => self.kept = Vec::new(),
-        }
+impl Line {
+    pub(super) fn new(connection: Connected, is_kept: bool) -> Self {
+        Self { connection, is_kept, asked: None, buffer: Buffer::default() }
     }
 }
 
-impl Forward<'_> {
+impl<'a> Forward<'a> {
     /// Forwards the request, and its response.
     ///
     /// # Errors
@@ -68,127 +55,232 @@ impl Forward<'_> {
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
     ) -> Result<Next, Error> {
-        let mut tried = Tried::new();
-        // Of the whole request, not of one endpoint: what was read for the first is for all.
-        let mut replay = Replay::default();
-        let mut failure = Error::new(Kind::Unavailable, "no endpoint has an address");
-        while let Some((index, endpoint)) = self.upstream.pick(&tried) {
-            if !tried.is_empty() {
-                self.count_retry(RetryReason::Connect);
-            }
+        let mut failure = None;
+        loop {
+            let is_retry = failure.is_some();
+            let mut picked = match self.pick(is_retry) {
+                Ok(picked) => picked,
+                // Waiting is rare; in a box it takes no room in every other exchange.
+                Err(NoPick::Full) => Box::pin(self.wait_for_room(client)).await?,
+                Err(no_pick) => return Err(failure.unwrap_or_else(|| unavailable(no_pick))),
+            };
+            let index = picked.index;
             self.progress.endpoint.set(Some(index));
             tracing::debug!(
-                endpoint = %endpoint.state.label,
+                endpoint = %picked.endpoint.state.label,
                 policy = self.upstream.config.policy.name(),
-                in_flight = endpoint.state.in_flight(),
-                tried = tried.len(),
+                how = ?picked.how,
+                in_flight = picked.endpoint.state.in_flight(),
+                tried = self.tries.tried.borrow().len(),
                 "picked"
             );
-            let _in_flight = endpoint.state.start();
-            match self.on_endpoint(endpoint, client, drafts, &mut replay).await {
-                // Nothing was sent, so any other may have it, until the time is up.
-                Err(error) if error.kind.is_before_sending() => failure = error,
-                result => return result,
-            }
-            if self.started.elapsed() >= self.upstream.config.timeouts.response {
-                break;
-            }
-            tried.push(index);
+            let failed = match self.on_endpoint(&mut picked, client, drafts).await {
+                Ok(next) => return Ok(next),
+                Err(failed) => failed,
+            };
+            let index = picked.index;
+            self.judge(&picked, &failed);
+            drop(picked);
+            Box::pin(self.try_again(&failed, index)).await?;
+            failure = Some(failed.error);
         }
-        Err(failure)
     }
 
-    /// Sends the request to `endpoint`: on a kept connection, or on a new one if there is none or
-    /// it turns out closed.
+    /// Picks an endpoint; for a retry another one than those that it has been tried on.
+    fn pick(&self, is_retry: bool) -> Result<Picked<'a>, NoPick> {
+        // Those that wait are first.
+        if !is_retry && self.upstream.is_limited() && !self.upstream.shared.queue.is_empty() {
+            return Err(NoPick::Full);
+        }
+        self.pick_now(if is_retry { Instant::now() } else { self.started }, true)
+    }
+
+    /// Picks an endpoint, whoever waits.
+    pub(super) fn pick_now(&self, now: Instant, may_panic: bool) -> Result<Picked<'a>, NoPick> {
+        let picked = self.upstream.pick(&Wanted {
+            tried: &self.tries.tried.borrow(),
+            key: self.affinity.key,
+            session: self.affinity.session,
+            is_repeatable: self.is_repeatable && self.upstream.config.retry.attempts > 1,
+            may_panic,
+            now,
+        })?;
+        if picked.how == How::Panic {
+            self.upstream_stats(|stats| stats.panics.add(1));
+        }
+        Ok(picked)
+    }
+
+    /// Waits in the queue for an endpoint that has room.
+    async fn wait_for_room(&self, client: &mut ClientSide<'_, '_>) -> Result<Picked<'a>, Error> {
+        let (queue, config) = (&self.upstream.shared.queue, &self.upstream.config.queue);
+        // Any will do.
+        self.tries.tried.borrow_mut().clear();
+        let now = Instant::now();
+        let Some(mut ticket) = queue.join(config, now) else {
+            self.upstream_stats(|stats| stats.queue_full.add(1));
+            let detail = "every endpoint is at its limit, and so is the queue";
+            return Err(Error::new(Kind::Overloaded, detail));
+        };
+        self.upstream_stats(|stats| stats.queued.add(1));
+        let due = now + config.timeout;
+        loop {
+            if let Err(Elapsed) = client.deadline.due(|| Some(due), ticket.woken()).await {
+                self.upstream_stats(|stats| stats.queue_timeouts.add(1));
+                let detail = "every endpoint was at its limit for as long as a request may wait";
+                return Err(Error::new(Kind::Overloaded, detail));
+            }
+            match self.pick_now(Instant::now(), true) {
+                Ok(picked) => {
+                    ticket.leave();
+                    return Ok(picked);
+                }
+                Err(NoPick::Full) => ticket.rejoin(),
+                Err(no_pick) => return Err(unavailable(no_pick)),
+            }
+        }
+    }
+
+    /// Sends the request to the endpoint: on a kept connection, or on a new one if there is none or
+    /// it turns out closed. What is `picked` is another afterwards if that answered first.
     async fn on_endpoint(
         &self,
-        endpoint: &Endpoint,
+        picked: &mut Picked<'a>,
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
-        replay: &mut Replay,
-    ) -> Result<Next, Error> {
-        // What may not be sent twice must not be sent into a connection that has just been closed.
-        let must_be_sure = !self.request.method.is_idempotent();
-        let kept = self.worker.pool.borrow_mut().take(endpoint, self.started, must_be_sure);
-        if let Some(connection) = kept {
-            self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
-            replay.is_on = true;
-            match self.attempt(endpoint, connection, client, drafts, replay).await {
-                Err(Failed { is_stale: true, .. }) => {
+    ) -> Result<Next, Failed> {
+        let endpoint = picked.endpoint;
+        if let Some(connection) = self.kept(endpoint) {
+            match self.attempt(picked, Line::new(connection, true), client, drafts).await {
+                Err(Failed { again: Again::Anew, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
                 }
-                result => return result.map_err(|failed| failed.error),
+                result => return result,
             }
         }
         // Dialling is rare; in a box it takes no room in every other exchange.
-        let connection = Box::pin(self.connect(endpoint)).await?;
-        replay.is_on = false;
-        let sent = self.attempt(endpoint, connection, client, drafts, replay).await;
-        sent.map_err(|failed| failed.error)
+        let line = Box::pin(self.connect(endpoint)).await;
+        let line = line.map_err(|error| Failed { error, again: self.again(error, false) })?;
+        self.attempt(picked, line, client, drafts).await
     }
 
-    /// A new connection to one of the endpoint's addresses.
-    async fn connect(&self, endpoint: &Endpoint) -> Result<Connected, Error> {
+    /// A kept connection to the endpoint.
+    pub(super) fn kept(&self, endpoint: &Endpoint) -> Option<Connected> {
+        // What may not be sent twice must not be sent into a connection that has just been closed.
+        let must_be_sure = !self.is_repeatable;
+        let kept = self.worker.pool.borrow_mut().take(endpoint, self.started, must_be_sure)?;
+        self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
+        Some(kept)
+    }
+
+    /// A new connection to one of the endpoint's addresses; or a kept one that has come back while
+    /// there was no place for another.
+    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
+        let limit = self.upstream.config.timeouts.connect;
+        let too_late =
+            Error::new(Kind::ConnectionTimeout, "no place for another connection in time");
+        let place = async {
+            // Never closed.
+            let _ = endpoint.state.dials.acquire().await.map(tokio::sync::SemaphorePermit::forget);
+            let dialling = Dialling(endpoint);
+            loop {
+                let freed = self.upstream.shared.place_freed.notified();
+                let limit = self.upstream.max_connections();
+                if let Some(place) = Place::take(endpoint, &self.upstream.shared, limit) {
+                    return Ok((place, dialling));
+                }
+                if let Some(kept) = self.kept(endpoint) {
+                    return Err(kept);
+                }
+                self.upstream.want_place(endpoint);
+                self.worker.shared.nudge();
+                let _ = tokio::time::timeout(LOOK_EVERY, freed).await;
+            }
+        };
+        let (place, _dialling) = match tokio::time::timeout(limit, place).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(kept)) => return Ok(Line::new(kept, true)),
+            Err(_) => return Err(too_late),
+        };
         let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
         for (index, address) in endpoint.dial_order() {
-            match dial(address, self.upstream.config.timeouts.connect).await {
+            match dial(address, limit).await {
                 Ok(stream) => {
                     endpoint.answered(index);
                     self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
-                    if endpoint.state.backoff.succeeded() {
-                        tracing::info!(endpoint = %endpoint.state.label, "reachable again");
-                    }
-                    return Ok(Connected { stream, address });
+                    endpoint.state.reached(Instant::now());
+                    return Ok(Line::new(Connected { stream, address, place }, false));
                 }
                 Err(error) => failure = Error::connecting(&error),
             }
         }
         self.endpoint_stats(endpoint, |stats| stats.connect_failures.add(1));
-        if failure.kind.fault() == Blame::Endpoint
-            && let Some(pause) = endpoint.state.backoff.failed()
-        {
-            let endpoint = &endpoint.state.label;
-            tracing::warn!(%endpoint, error = failure.kind.name(), ?pause, "left alone for a while");
-        }
         Err(failure)
     }
 
-    /// Sends the request on `stream` and passes its response on, both at once: an endpoint may
-    /// answer before it has read everything. `replay` is on for a kept connection.
+    /// Lets a failed try count against its endpoint, where it is the endpoint's fault.
+    pub(super) fn judge(&self, picked: &Picked<'_>, failed: &Failed) {
+        let error = failed.error;
+        let is_lost = match error.kind {
+            Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
+                picked.unreachable(Instant::now(), error.kind)
+            }
+            kind if kind.fault() != Blame::Endpoint || kind == Kind::Unavailable => false,
+            // It is known to be down already, or its answer has been counted.
+            _ if matches!(
+                self.tries.given_up.get(),
+                Some(RetryReason::EndpointDown | RetryReason::Status)
+            ) =>
+            {
+                false
+            }
+            kind => {
+                let now = Instant::now();
+                let took = now.saturating_duration_since(self.started);
+                self.upstream.observe_failure(picked.endpoint, self.worker.index, now, took);
+                picked.failed(now, kind.name())
+            }
+        };
+        if is_lost {
+            self.worker.shared.nudge();
+        }
+    }
+
+    /// Sends the request on `line` and passes its response on, both at once: an endpoint may answer
+    /// before it has read everything.
     async fn attempt(
         &self,
-        endpoint: &Endpoint,
-        mut connection: Connected,
+        picked: &mut Picked<'a>,
+        mut line: Line,
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
-        replay: &mut Replay,
     ) -> Result<Next, Failed> {
         let progress = self.progress;
-        let is_kept = replay.is_on;
-        progress.attempts.set(progress.attempts.get() + 1);
-        progress.sending.set(Sending::Underway);
-        let source = &client.source;
-        let has_begun = !source.buffer.is_empty() || progress.bytes.0.get() > 0;
-        progress
-            .awaits_continue
-            .set(self.request.expects_continue() && !has_begun && !source.is_over());
-        // A kept connection gets the request as soon as it is there; a new one took its time.
-        let asked = if is_kept { self.started } else { Instant::now() };
+        self.begin_try(&line, client);
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
-        self.render(endpoint, request);
+        self.render(picked.endpoint, request);
+        if let Some(delay) = self.hedge_after() {
+            Box::pin(self.race(picked, &mut line, request, delay)).await?;
+        }
+        let written = Cell::new(line.asked.is_some());
+        // A kept connection gets the request as soon as it is there; a new one took its time.
+        let now = || if line.is_kept { self.started } else { Instant::now() };
+        let asked = line.asked.unwrap_or_else(now);
+        let Line { mut connection, is_kept, buffer, .. } = line;
         let (mut from_endpoint, mut to_endpoint) = connection.stream.split();
-        let written = Cell::new(false);
         let received = {
             let ClientSide { source, writer, deadline } = client;
-            let mut sending = pin!(self.send(source, &mut to_endpoint, request, replay, &written));
+            let mut sending = pin!(self.send(source, &mut to_endpoint, request, &written));
             let mut receiving = pin!(self.receive(
                 Passage {
+                    picked,
                     from_endpoint: &mut from_endpoint,
                     writer,
                     output: to_client,
                     deadline,
                     asked
                 },
+                buffer,
                 fields
             ));
             let mut is_sending = true;
@@ -204,16 +296,15 @@ impl Forward<'_> {
             both.await
         };
         let received = received.map_err(|error| {
-            // Nothing came back on a connection that had been idle: most likely the endpoint
-            // closed it at the same moment (RFC 9112 9.3.1).
-            let may_repeat = !written.get() || self.request.method.is_idempotent();
-            let is_closed = is_kept && error.kind == Kind::ConnectionTerminated;
-            let is_kept_whole = replay.is_on && !client.source.had_trailers;
-            Failed { error, is_stale: is_closed && may_repeat && is_kept_whole }
+            if client.source.had_trailers {
+                self.tries.replay.borrow_mut().spoil();
+            }
+            self.failed(error, is_kept, written.get())
         })?;
         let (persistence, keep) = match received {
             Received::Whole { persistence, keep } => (persistence, keep),
             Received::Switched(ahead) => {
+                picked.endpoint.state.succeeded();
                 self.tunnel(client, (&mut from_endpoint, &mut to_endpoint), ahead).await;
                 return Ok(Next::Close);
             }
@@ -223,7 +314,7 @@ impl Forward<'_> {
         let is_whole = progress.sending.get() == Sending::Whole;
         if let (Some(keep), true) = (keep, is_whole) {
             let mut pool = self.worker.pool.borrow_mut();
-            pool.put(endpoint.state.id, connection, ended + keep);
+            pool.put(picked.endpoint, connection, ended + keep);
         }
         Ok(match persistence {
             // The client may not know that we will read no more.
@@ -237,97 +328,37 @@ impl Forward<'_> {
         })
     }
 
-    /// Renders the request's head for `endpoint`.
-    fn render(&self, endpoint: &Endpoint, output: &mut Vec<u8>) {
-        let host = match (self.upstream.config.host, self.request.authority) {
-            (HostMode::Pass, Some(authority)) => authority,
-            _ => endpoint.authority.as_bytes(),
-        };
-        let hop = Hop {
-            base_path: endpoint.base_path.as_bytes(),
-            host,
-            client: self.peer,
-            is_trusted: self.is_trusted,
-            pseudonym: &self.worker.shared.pseudonym,
-            request_id: self.request_id,
-            forwarded: self.upstream.config.forwarded,
-        };
-        output.clear();
-        rewrite::request(output, self.request, &hop);
+    /// What is known of the exchange as a try begins.
+    fn begin_try(&self, line: &Line, client: &ClientSide<'_, '_>) {
+        let (progress, source) = (self.progress, &client.source);
+        progress.attempts.set(progress.attempts.get() + 1);
+        progress.sending.set(Sending::Underway);
+        let has_begun = !source.buffer.is_empty() || progress.bytes.0.get() > 0;
+        progress
+            .awaits_continue
+            .set(self.request.expects_continue() && !has_begun && !source.is_over());
+        progress.status.set(0);
+        progress.bytes.1.set(0);
+        self.tries.given_up.set(None);
+        self.tries.is_last.set(false);
+        // A request that may not be sent twice is kept until it is known to have been sent at all.
+        let may_repeat = self.is_repeatable && self.upstream.config.retry.attempts > 1;
+        self.tries.replay.borrow_mut().is_on = line.is_kept || may_repeat;
     }
 
-    /// Sends head and body, then watches whether the client is still there.
-    ///
-    /// Ends well only where the endpoint takes no more, which is not the end of the exchange.
-    ///
-    /// # Errors
-    /// The client's faults, and an endpoint that stopped reading.
-    async fn send(
-        &self,
-        source: &mut Source<'_, '_>,
-        to_endpoint: &mut WriteHalf<'_>,
-        output: &mut Vec<u8>,
-        replay: &mut Replay,
-        written: &Cell<bool>,
-    ) -> Result<(), Error> {
-        let Self { progress, request, .. } = self;
-        let mut sink = Sink { io: to_endpoint, output, framing: request.framing, begun: written };
-        let mut waits = Waits {
-            deadline: &mut Deadline::new(&self.worker.clock),
-            read: Some(self.listener.config.timeouts.body),
-            may_pause: false,
-            write: self.upstream.config.timeouts.body,
+    /// What a try that ended with `error` means.
+    pub(super) fn failed(&self, error: Error, is_kept: bool, was_written: bool) -> Failed {
+        // Nothing came back on a connection that had been idle: most likely the endpoint closed it
+        // at the same moment (RFC 9112 9.3.1).
+        let is_stale = is_kept && error.kind == Kind::ConnectionTerminated;
+        let may_repeat = (!was_written || self.is_repeatable)
+            && !self.progress.begun.get()
+            && self.tries.replay.borrow().is_whole;
+        let again = match is_stale && may_repeat {
+            true => Again::Anew,
+            false => self.again(error, was_written),
         };
-        match self.send_body(source, &mut sink, &mut waits, replay).await {
-            Ok(()) => progress.sending.set(Sending::Whole),
-            Err(Broken::Source(fault)) => return Err(client_fault(fault)),
-            Err(Broken::Sink(Fault::TimedOut)) => {
-                return Err(Error::new(Kind::ResponseTimeout, "the endpoint stopped reading"));
-            }
-            Err(Broken::Sink(_)) => {
-                progress.sending.set(Sending::Stopped);
-                return Ok(());
-            }
-        }
-        // A FIN is no reason to stop: the client has said all, and waits. A reset is.
-        let _ = source.io.ready(Interest::ERROR).await;
-        Err(Error::CLIENT_CLOSED)
-    }
-
-    async fn send_body(
-        &self,
-        source: &mut Source<'_, '_>,
-        sink: &mut Sink<'_, '_>,
-        waits: &mut Waits<'_>,
-        replay: &mut Replay,
-    ) -> Result<(), Broken> {
-        if !replay.kept.is_empty() {
-            sink.data(&replay.kept, waits).await.map_err(Broken::Sink)?;
-        }
-        if self.progress.awaits_continue.get() {
-            // Until the 100 is passed on, it is the endpoint that we wait for.
-            sink.flush(waits).await.map_err(Broken::Sink)?;
-            let limit = self.listener.config.timeouts.body;
-            let mut due = None;
-            let owed = || {
-                let is_owed = !self.progress.awaits_continue.get();
-                is_owed.then(|| *due.get_or_insert_with(|| Instant::now() + limit))
-            };
-            let body = waits.deadline.due(owed, source.io.readable()).await;
-            body.map_err(|_| Broken::Source(Fault::TimedOut))?
-                .map_err(|_| Broken::Source(Fault::Closed))?;
-            self.progress.awaits_continue.set(false);
-        }
-        let received = &self.progress.bytes.0;
-        let passing = |payload: &[u8]| {
-            received.set(received.get() + payload.len() as u64);
-            replay.keep(payload);
-            match self.listener.config.max_body {
-                Some(limit) if received.get() > limit => Err(TOO_LARGE),
-                _ => Ok(()),
-            }
-        };
-        relay(self.worker, source, sink, waits, self.request.takes_trailers, passing).await
+        Failed { error, again }
     }
 
     /// Moves bytes both ways after a 101, `ahead` of which came behind it.
@@ -349,17 +380,14 @@ impl Forward<'_> {
         self.progress.bytes.0.set(up);
         self.progress.bytes.1.set(down);
     }
+}
 
-    fn count_retry(&self, reason: RetryReason) {
-        if let Some(stats) = self.upstream.stats.get(self.worker.index) {
-            stats.count_retry(reason);
-        }
-    }
+/// A connection on its way to an endpoint, until this is dropped.
+struct Dialling<'e>(&'e Endpoint);
 
-    fn endpoint_stats(&self, endpoint: &Endpoint, count: impl FnOnce(&EndpointStats)) {
-        if let Some(stats) = endpoint.state.stats.get(self.worker.index) {
-            count(stats);
-        }
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.state.dials.add_permits(1);
     }
 }
 
@@ -367,14 +395,12 @@ impl Forward<'_> {
 /// first flight of packets.
 const SOON_READ: u64 = 8 * 1024;
 
-/// A body over the limit.
-pub(super) const TOO_LARGE: Error =
-    Error::new(Kind::ContentTooLarge, "the body is over this listener's limit");
-
-fn client_fault(fault: Fault) -> Error {
-    match fault {
-        Fault::Closed => Error::CLIENT_CLOSED,
-        Fault::TimedOut => Error::new(Kind::RequestTimeout, "the body did not go on in time"),
-        Fault::Refused(error) => error,
-    }
+fn unavailable(no_pick: NoPick) -> Error {
+    let detail = match no_pick {
+        NoPick::Full => "every endpoint is at its limit",
+        NoPick::Unknown => "no endpoint has been checked yet",
+        NoPick::None => "no endpoint is healthy",
+        NoPick::NoAddress => "no endpoint has an address",
+    };
+    Error::new(Kind::Unavailable, detail)
 }

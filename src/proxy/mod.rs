@@ -1,21 +1,26 @@
 //! The life of a request, on one worker.
 //!
 //! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
-//! `forward` picks an endpoint, connects and sends, `receive` passes the response on, `body` moves
-//! payload, `tunnel` moves what is no longer HTTP, `reply` answers in our own name, [`access_log`]
-//! tells of it. `progress` is what an exchange works with, [`worker`] what all share on one thread,
-//! [`snapshot`] what is in force.
+//! `forward` picks an endpoint, as `affinity` or the policy has it, connects, and runs `send` and
+//! `receive` at once; `retry` says whether a try that failed is followed by another, and `hedge` asks
+//! two endpoints at a time. `body` moves payload, `tunnel` moves what is no longer HTTP, `reply`
+//! answers in our own name, [`access_log`] tells of it. `progress` is what an exchange works with,
+//! [`worker`] what all share on one thread, [`snapshot`] what is in force.
 
 pub mod access_log;
 pub mod connection;
 pub mod snapshot;
 pub mod worker;
 
+mod affinity;
 mod body;
 mod client;
 mod exchange;
 mod forward;
+mod hedge;
 mod progress;
 mod receive;
 mod reply;
+mod retry;
+mod send;
 mod tunnel;

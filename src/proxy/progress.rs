@@ -7,11 +7,16 @@ use std::time::Duration;
 use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use super::body::Source;
+use super::retry::Tries;
+use super::snapshot::Route;
 use super::worker::{Listener, Worker};
 use crate::http::request::Request;
 use crate::net::deadline::Deadline;
+use crate::stats::{EndpointStats, UpstreamStats};
 use crate::upstream::Upstream;
+use crate::upstream::endpoint::Endpoint;
 
 /// A request on its way.
 pub(super) struct Forward<'a> {
@@ -23,8 +28,13 @@ pub(super) struct Forward<'a> {
     pub is_trusted: bool,
     pub request: &'a Request<'a>,
     pub request_id: &'a [u8],
+    pub route: &'a Route,
     pub upstream: &'a Upstream,
     pub progress: &'a Progress,
+    pub tries: &'a Tries,
+    /// Whether asking twice is the same as asking once.
+    pub is_repeatable: bool,
+    pub affinity: Affinity,
     pub started: Instant,
     /// What the client sent behind a head without a body, which a tunnel begins with.
     pub early: &'a [u8],
@@ -38,6 +48,22 @@ pub(super) struct ClientSide<'a, 'b> {
     pub writer: &'b mut WriteHalf<'a>,
     /// The timer of the connection.
     pub deadline: &'b mut Deadline,
+}
+
+impl Forward<'_> {
+    /// Counts something of the upstream.
+    pub(super) fn upstream_stats(&self, count: impl FnOnce(&UpstreamStats)) {
+        if let Some(stats) = self.upstream.shared.stats.get(self.worker.index) {
+            count(stats);
+        }
+    }
+
+    /// Counts something of an endpoint.
+    pub(super) fn endpoint_stats(&self, endpoint: &Endpoint, count: impl FnOnce(&EndpointStats)) {
+        if let Some(stats) = endpoint.state.stats.get(self.worker.index) {
+            count(stats);
+        }
+    }
 }
 
 /// What is known of an exchange as it goes on. Both directions write here at once, so it is cells.

@@ -16,8 +16,10 @@ use crate::http::head::{
     Field, FieldId, Head, MAX_HEAD, Scanner, Version, as_response_fault, parse_response,
 };
 use crate::http::response::{Response, UNASKED_SWITCH};
-use crate::http::rewrite::{self, Persistence};
+use crate::http::rewrite::{self, Ours, Persistence};
 use crate::net::deadline::{Deadline, Elapsed};
+use crate::stats::RetryReason;
+use crate::upstream::Picked;
 
 /// Informational responses that are forwarded before the final one; more is an endpoint in a loop.
 const MAX_INFORMATIONAL: u32 = 64;
@@ -28,6 +30,7 @@ const KEEP_ALIVE_MARGIN: f64 = 0.8;
 
 /// Where a response comes from, and where it goes to.
 pub(super) struct Passage<'a, 'b, 'c> {
+    pub picked: &'b Picked<'b>,
     pub from_endpoint: &'b mut ReadHalf<'c>,
     pub writer: &'b mut WriteHalf<'a>,
     /// What goes to the client next.
@@ -59,16 +62,20 @@ struct Plan {
 }
 
 impl Forward<'_> {
-    /// Receives the response, the informational ones before it included, and passes it on.
+    /// Receives the response, the start of which may be in `buffer`, the informational ones before
+    /// it included, and passes it on.
     ///
     /// # Errors
     /// The endpoint's faults, and a client that takes no more.
     pub(super) async fn receive(
         &self,
         mut via: Passage<'_, '_, '_>,
+        mut buffer: Buffer,
         fields: &mut Vec<Field>,
     ) -> Result<Received, Error> {
-        let mut buffer = self.worker.buffers.small();
+        if buffer.capacity() == 0 {
+            buffer = self.worker.buffers.small();
+        }
         for informational in 0..=MAX_INFORMATIONAL {
             let length = self.receive_head(&mut via, &mut buffer, informational == 0).await?;
             let head = buffer.filled().get(..length).unwrap_or_default();
@@ -78,13 +85,16 @@ impl Forward<'_> {
                 .inspect_err(|_| self.keep_proxy_status(Head::new(head, fields)))?;
             via.output.clear();
             if !response.is_informational() {
-                self.progress.status.set(response.status);
-                self.progress.upstream_duration.set(Some(via.asked.elapsed()));
-            }
-            if response.status >= 200 {
-                let plan = self.begin(&response, via.output);
-                buffer.consume(length);
-                return self.pass_body(plan, buffer, via).await;
+                let is_well = self.note_answer(&response, &via)?;
+                if response.status >= 200 {
+                    let plan = self.begin(&response, via.picked, via.output);
+                    buffer.consume(length);
+                    let received = self.pass_body(plan, buffer, &mut via).await;
+                    if is_well && received.is_ok() {
+                        via.picked.endpoint.state.succeeded();
+                    }
+                    return received;
+                }
             }
             self.pass_informational(&response, &mut via).await?;
             let is_switch = response.status == 101;
@@ -94,6 +104,41 @@ impl Forward<'_> {
             }
         }
         Err(Error::bad_response("more than 64 informational responses"))
+    }
+
+    /// Counts the final answer; returns whether the endpoint is well, as far as that tells.
+    ///
+    /// # Errors
+    /// A status that is asked for again.
+    fn note_answer(
+        &self,
+        response: &Response<'_>,
+        via: &Passage<'_, '_, '_>,
+    ) -> Result<bool, Error> {
+        let (status, config) = (response.status, &self.upstream.config);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(via.asked);
+        self.progress.status.set(status);
+        self.progress.upstream_duration.set(Some(took));
+        let (endpoint, worker) = (via.picked.endpoint, self.worker.index);
+        let is_failure =
+            config.ejection.as_ref().is_some_and(|rules| rules.status.contains(status));
+        if is_failure {
+            self.upstream.observe_failure(endpoint, worker, now, took);
+            if via.picked.failed(now, "a status that counts as one") {
+                self.worker.shared.nudge();
+            }
+        } else {
+            self.upstream.observe(endpoint, worker, now, took);
+            via.picked.answered(now);
+        }
+        if config.retry.on.contains(status) && self.can_leave(true) {
+            self.progress.status.set(0);
+            self.tries.given_up.set(Some(RetryReason::Status));
+            let detail = "the endpoint answered with a status that is asked for again";
+            return Err(Error::new(Kind::Unavailable, detail));
+        }
+        Ok(!is_failure)
     }
 
     /// Reads until a whole head is at the front of `buffer`, and returns its length.
@@ -112,22 +157,25 @@ impl Forward<'_> {
             if buffer.spare().is_empty() {
                 buffer.grow(MAX_HEAD);
             }
+            let picked = via.picked;
             let owed = || {
                 let is_owed = self.progress.sending.get() != Sending::Underway
                     || self.progress.awaits_continue.get();
-                let timeout = self.upstream.config.timeouts.response;
+                if !is_owed {
+                    due = None;
+                    return None;
+                }
                 // A request without a body is sent as soon as it is asked.
                 let since = || match self.request.framing {
                     Framing::Empty => via.asked,
                     _ => Instant::now(),
                 };
-                if !is_owed {
-                    due = None;
-                    return None;
-                }
-                Some(*due.get_or_insert_with(|| since() + timeout))
+                let due = *due.get_or_insert_with(|| self.due(since()));
+                let is_lost = picked.is_lost() && !self.tries.is_last.get();
+                Some(if is_lost { due.min(via.asked) } else { due })
             };
-            match via.deadline.due(owed, via.from_endpoint.read(buffer.spare())).await {
+            let read = via.deadline.due(owed, via.from_endpoint.read(buffer.spare()));
+            match read.await {
                 Ok(Ok(n)) if n > 0 => buffer.fill(n),
                 Ok(_) if is_first && buffer.is_empty() => {
                     let detail = "the endpoint closed the connection without a response";
@@ -135,11 +183,45 @@ impl Forward<'_> {
                 }
                 Ok(_) => return Err(INCOMPLETE),
                 Err(Elapsed) => {
-                    let detail = "the response did not begin in time";
-                    return Err(Error::new(Kind::ResponseTimeout, detail));
+                    self.give_up(picked.is_lost())?;
+                    due = None;
                 }
             }
         }
+    }
+
+    /// When the response is due for a request that was sent at `since`.
+    fn due(&self, since: Instant) -> Instant {
+        let first = self.tries.asked_first.get().unwrap_or(since);
+        self.tries.asked_first.set(Some(first));
+        let end = first + self.upstream.config.timeouts.response;
+        match self.upstream.config.retry.timeout {
+            Some(timeout) if !self.tries.is_last.get() => end.min(since + timeout),
+            _ => end,
+        }
+    }
+
+    /// What is owed is late, or will not come: gives the try up, or waits on where there is no
+    /// other and still time.
+    ///
+    /// # Errors
+    /// The try is given up.
+    fn give_up(&self, is_lost: bool) -> Result<(), Error> {
+        let is_over = self.deadline().is_some_and(|deadline| Instant::now() >= deadline);
+        // Who waits for an endpoint that is gone loses nothing by waiting for room in the budget.
+        if !is_over && self.can_leave(!is_lost) {
+            let (reason, detail) = match is_lost {
+                true => (RetryReason::EndpointDown, "the endpoint went down before it answered"),
+                false => (RetryReason::Timeout, "the response did not begin in time"),
+            };
+            self.tries.given_up.set(Some(reason));
+            return Err(Error::new(Kind::ResponseTimeout, detail));
+        }
+        if is_over {
+            return Err(Error::new(Kind::ResponseTimeout, "the response did not begin in time"));
+        }
+        self.tries.is_last.set(true);
+        Ok(())
     }
 
     /// Another protocol only for a client that has asked for one.
@@ -180,14 +262,14 @@ impl Forward<'_> {
             101 => &self.progress.begun,
             _ => &Cell::new(false),
         };
-        let mut sink = Sink { io: via.writer, output: via.output, framing: Framing::Empty, begun };
+        let mut sink = Sink::new(via.writer, via.output, Framing::Empty, begun);
         let write = self.listener.config.timeouts.body;
         let mut waits = Waits::to_write(via.deadline, write);
         sink.flush(&mut waits).await.map_err(|_| Error::CLIENT_CLOSED)
     }
 
     /// Renders the head of the final response.
-    fn begin(&self, response: &Response<'_>, output: &mut Vec<u8>) -> Plan {
+    fn begin(&self, response: &Response<'_>, picked: &Picked<'_>, output: &mut Vec<u8>) -> Plan {
         let Self { worker, progress, request, .. } = self;
         // The endpoint answers before it has the whole request. Nobody will read the rest, and a
         // client that waits for a 100 may not even send it (RFC 9110 10.1.1).
@@ -204,7 +286,9 @@ impl Forward<'_> {
         };
         progress.ends_by_close.set(to == Framing::UntilClose);
         let pseudonym = &worker.shared.pseudonym;
-        rewrite::response(output, response, to, persistence, pseudonym, || worker.date());
+        let cookie = self.affinity.cookie(self, picked.index);
+        let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
+        rewrite::response(output, response, to, persistence, ours, || worker.date());
         let keep = response.is_persistent.then(|| {
             let idle = self.upstream.config.timeouts.idle;
             let told = response.keep_alive_timeout();
@@ -218,12 +302,15 @@ impl Forward<'_> {
         &self,
         plan: Plan,
         buffer: Buffer,
-        via: Passage<'_, '_, '_>,
+        via: &mut Passage<'_, '_, '_>,
     ) -> Result<Received, Error> {
         let Self { worker, progress, request, .. } = self;
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
         let mut source = Source::new(from_endpoint, buffer, plan.from);
-        let mut sink = Sink { io: writer, output, framing: plan.to, begun: &progress.begun };
+        let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
+        if self.may_repeat(true) {
+            sink.hold = self.upstream.config.retry.hold;
+        }
         // A body with a length, or a chunk that has begun, is owed; an event stream may be quiet.
         let mut waits = Waits {
             deadline,

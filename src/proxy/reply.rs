@@ -10,6 +10,10 @@ use crate::http::rewrite::line;
 /// The methods that an `Allow` field of ours names.
 const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
+/// What a client that found no room is told to wait, in seconds: as long as a burst, or the default
+/// time in the queue, lasts.
+const RETRY_AFTER: &[u8] = b"1";
+
 /// The shape of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
@@ -41,8 +45,10 @@ pub(super) fn error(
     if let Some(id) = request_id {
         line(out, b"X-Request-Id", id);
     }
-    if error.kind == Kind::MethodNotAllowed {
-        line(out, b"Allow", ALLOWED);
+    match error.kind {
+        Kind::MethodNotAllowed => line(out, b"Allow", ALLOWED),
+        Kind::Overloaded => line(out, b"Retry-After", RETRY_AFTER),
+        _ => {}
     }
     out.extend_from_slice(b"\r\n");
     if shape.has_body {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use crate::config::{self, Config, HostPattern};
 use crate::health::resolve::{Names, resolve};
 use crate::http::path;
-use crate::stats::UpstreamStats;
-use crate::upstream::Upstream;
 use crate::upstream::endpoint::{Endpoint, State};
+use crate::upstream::{self, Upstream};
 
 /// Weights are multiplied by a common multiple of the numbers of addresses that share them, up to
 /// this; beyond it shares are rounded.
@@ -26,6 +25,30 @@ pub struct Snapshot {
     any: Vec<usize>,
     /// The number that the next endpoint gets.
     next_id: u64,
+    secret: Secret,
+}
+
+/// What this process makes cookies with where the operator gave it nothing for that; random, and
+/// the same in every snapshot.
+#[derive(Clone)]
+struct Secret([u8; 32]);
+
+impl Default for Secret {
+    fn default() -> Self {
+        let mut secret = [0; 32];
+        let drawn = rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty());
+        if drawn != Ok(secret.len()) {
+            // Only on a kernel without it; a value that can be guessed chooses an endpoint, no more.
+            secret.fill_with(|| fastrand::u8(..));
+        }
+        Self(secret)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// A route in force.
@@ -35,6 +58,10 @@ pub struct Route {
     pub label: String,
     /// Index into [`Snapshot::upstreams`].
     pub upstream: usize,
+    /// Whether every request may be sent twice, whatever its method.
+    pub idempotent: bool,
+    /// When a second endpoint is asked beside one that has not answered yet.
+    pub hedge: Option<config::Hedge>,
     path: String,
 }
 
@@ -42,7 +69,8 @@ impl Snapshot {
     /// What `config` means as `names` are. Endpoints that `previous` had keep their state, and
     /// upstreams that have not changed stay the same objects.
     pub fn build(config: &Config, names: &Names, previous: &Self, workers: usize) -> Self {
-        let mut snapshot = Self { next_id: previous.next_id, ..Self::default() };
+        let secret = previous.secret.clone();
+        let mut snapshot = Self { next_id: previous.next_id, secret, ..Self::default() };
         for upstream in &config.upstreams {
             let built = snapshot.build_upstream(upstream, names, previous, workers);
             snapshot.upstreams.push(built);
@@ -74,11 +102,15 @@ impl Snapshot {
                 let known =
                     before.and_then(|u| u.endpoints.iter().find(|e| e.state.label == label));
                 let state = known.map_or_else(
-                    || self.new_state(&config.name, label, workers),
+                    || self.new_state(config, label, workers, before.is_some()),
                     |endpoint| Arc::clone(&endpoint.state),
                 );
+                if config.health.is_none() {
+                    state.is_not_checked();
+                }
                 let weight = endpoint.weight * u32::try_from(scale / one.of).unwrap_or(1).max(1);
-                endpoints.push(Endpoint::new(&endpoint.url, weight, one.addresses, state));
+                let limits = &config.limits;
+                endpoints.push(Endpoint::new(endpoint, limits, weight, one.addresses, state));
             }
         }
         match before {
@@ -86,16 +118,30 @@ impl Snapshot {
                 Arc::clone(before)
             }
             _ => {
-                let new = || std::iter::repeat_with(UpstreamStats::default).take(workers).collect();
-                let stats = before.map_or_else(new, |before| Arc::clone(&before.stats));
-                Arc::new(Upstream::new(config.clone(), endpoints, stats))
+                let new = || Arc::new(upstream::Shared::new(workers));
+                let shared = before.map_or_else(new, |before| Arc::clone(&before.shared));
+                Arc::new(Upstream::new(config.clone(), endpoints, shared, &self.secret.0))
             }
         }
     }
 
-    fn new_state(&mut self, upstream: &str, label: String, workers: usize) -> Arc<State> {
+    /// The state of an endpoint that was not there before; others of its upstream may have been.
+    fn new_state(
+        &mut self,
+        upstream: &config::Upstream,
+        label: String,
+        workers: usize,
+        has_others: bool,
+    ) -> Arc<State> {
         self.next_id += 1;
-        Arc::new(State::new(self.next_id, upstream.into(), label, workers))
+        let state = State::new(self.next_id, upstream.name.clone(), label, workers);
+        if upstream.health.is_some() {
+            state.awaits_check();
+        }
+        if has_others {
+            state.is_new();
+        }
+        Arc::new(state)
     }
 
     fn add_route(&mut self, route: &config::Route) {
@@ -113,7 +159,8 @@ impl Snapshot {
             }
         }
         let (label, path) = (route.to_string(), route.path.clone());
-        self.routes.push(Route { label, upstream: route.upstream, path });
+        let config::Route { upstream, idempotent, hedge, .. } = *route;
+        self.routes.push(Route { label, upstream, idempotent, hedge, path });
     }
 
     /// Longest path first, and longest suffix first, so that the first match is the best.

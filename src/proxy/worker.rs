@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::access_log::AccessLog;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub pseudonym: String,
     /// The workers' counters.
     pub stats: Vec<WorkerStats>,
+    /// Has each worker [attend](Worker::attend) to what has changed about endpoints.
+    pub nudges: Vec<Notify>,
 }
 
 impl Shared {
@@ -49,7 +52,13 @@ impl Shared {
         Self {
             pseudonym: format!("tinylb-{:016x}", fastrand::u64(..)),
             stats: std::iter::repeat_with(WorkerStats::default).take(workers).collect(),
+            nudges: std::iter::repeat_with(Notify::new).take(workers).collect(),
         }
+    }
+
+    /// Something has changed about an endpoint that requests may be waiting for.
+    pub fn nudge(&self) {
+        self.nudges.iter().for_each(Notify::notify_one);
     }
 }
 
@@ -122,6 +131,16 @@ impl Worker {
     pub fn drain(&self) {
         self.draining.set(Some(Instant::now()));
         self.clock.wake_all();
+    }
+
+    /// Has every wait look whether its endpoint is lost, and closes idle connections whose place
+    /// another worker needs.
+    pub fn attend(&self) {
+        self.clock.wake_all();
+        let mut pool = self.pool.borrow_mut();
+        let snapshot = self.snapshot();
+        let limited = snapshot.upstreams.iter().filter(|upstream| upstream.is_limited());
+        limited.flat_map(|upstream| &upstream.endpoints).for_each(|e| pool.yield_one(e));
     }
 
     /// Looks after waits, and frees buffers and connections to endpoints that nobody has needed;

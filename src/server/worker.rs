@@ -86,8 +86,18 @@ async fn look_after(worker: Rc<Worker>) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ticked = Instant::now();
+    // There is one for each worker; without it nothing would be noticed but by the tick.
+    let none = Notify::new();
+    let shared = Arc::clone(&worker.shared);
+    let nudge = shared.nudges.get(worker.index).unwrap_or(&none);
     loop {
-        let now = ticks.tick().await;
+        let now = tokio::select! {
+            now = ticks.tick() => now,
+            () = nudge.notified() => {
+                worker.attend();
+                continue;
+            }
+        };
         worker.log.flush(worker.stats());
         if now.duration_since(ticked) >= TICK {
             ticked = now;

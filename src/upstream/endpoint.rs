@@ -2,17 +2,33 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-use super::backoff::Backoff;
-use crate::config::EndpointUrl;
+use tokio::sync::Semaphore;
+
+use super::latency::Latency;
+use super::standing::Standing;
+use crate::config;
 use crate::stats::EndpointStats;
+
+/// Connections to one endpoint that may be on their way at once, over all workers: enough for any
+/// burst that it can take, and no storm where it has just come back.
+const MAX_DIALS: usize = 128;
 
 /// One place that requests can go to. Immutable, but for the [`State`] that outlives it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Its share of the requests; 0 is none.
     pub weight: u32,
+    /// Used only when all of smaller numbers are gone or full.
+    pub priority: u8,
+    /// Whether the configuration wants nothing new to go there.
+    pub drain: bool,
+    /// Requests in flight at once, never more than connections; `u32::MAX` is no limit.
+    pub max_requests: u32,
+    /// Connections at once; `u32::MAX` is no limit.
+    pub max_connections: u32,
     /// Where to connect: the address in use first, then its alternatives in the other family.
     /// Empty while its name does not resolve.
     pub addresses: Vec<SocketAddr>,
@@ -33,14 +49,32 @@ pub struct State {
     pub upstream: String,
     /// Its name in logs and metrics.
     pub label: String,
-    /// Whether it is left alone after a failed connection.
-    pub backoff: Backoff,
+    /// Whether requests may go there.
+    pub(super) standing: Standing,
+    /// Its limit of requests in flight as its latency has it; `u32::MAX` is none.
+    pub(super) adaptive_limit: AtomicU32,
+    /// How fast it answers.
+    pub latency: Latency,
+    /// The mean time of its responses of late, in microseconds; 0 where there were none.
+    recent_latency: AtomicU64,
     /// Its counters, one set a worker.
     pub stats: Box<[EndpointStats]>,
-    in_flight: AtomicU32,
+    /// Connections on their way to it.
+    pub dials: Semaphore,
+    /// Connections to it, idle ones included.
+    connections: AtomicU32,
+    /// Requests that would need one of its connections that lie idle with another worker.
+    wanted: AtomicU32,
     /// Which of its addresses answered last, so that an alternative is not found anew each time.
     last_good: AtomicUsize,
+    /// Written with every request, so it has a cache line of its own.
+    in_flight: Alone<AtomicU32>,
 }
+
+/// Something with a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Alone<T>(T);
 
 impl State {
     /// The state of an endpoint that nothing is known of yet.
@@ -49,45 +83,171 @@ impl State {
             id,
             upstream,
             label,
-            backoff: Backoff::default(),
+            standing: Standing::default(),
+            adaptive_limit: AtomicU32::new(u32::MAX),
+            recent_latency: AtomicU64::new(0),
+            latency: Latency::default(),
             stats: std::iter::repeat_with(EndpointStats::default).take(workers).collect(),
-            in_flight: AtomicU32::new(0),
+            dials: Semaphore::new(MAX_DIALS),
+            connections: AtomicU32::new(0),
+            wanted: AtomicU32::new(0),
             last_good: AtomicUsize::new(0),
+            in_flight: Alone::default(),
         }
     }
 
     /// Requests that it is working on, over all workers.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.in_flight.0.load(Relaxed)
     }
 
-    /// Counts a request as in flight until the guard is dropped, at its body's end.
-    pub fn start(&self) -> InFlight<'_> {
-        self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self)
+    /// Counts one request more, unless that would be more than `limit`.
+    pub(super) fn start(&self, limit: u32) -> bool {
+        if limit == u32::MAX {
+            self.in_flight.0.fetch_add(1, Relaxed);
+            return true;
+        }
+        take(&self.in_flight.0, limit)
+    }
+
+    /// Counts one request less.
+    pub(super) fn end(&self) {
+        self.in_flight.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Connections to it, over all workers, idle ones included.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// The limit of requests in flight as its latency has it; `u32::MAX` is none.
+    pub fn adaptive_limit(&self) -> u32 {
+        self.adaptive_limit.load(Relaxed)
+    }
+
+    /// Sets that limit.
+    pub fn limit_adaptively(&self, limit: u32) {
+        self.adaptive_limit.store(limit, Relaxed);
+    }
+
+    /// The mean time of its responses of late, from asked to the head, where there were any.
+    pub fn recent_latency(&self) -> Option<Duration> {
+        let micros = self.recent_latency.load(Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// Sets that time.
+    pub fn set_recent_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.recent_latency.store(micros.max(1), Relaxed);
+    }
+
+    /// Asks for one of its idle connections to be closed, whoever has it.
+    pub fn want_connection(&self) {
+        self.wanted.store(1, Relaxed);
+    }
+
+    /// Whether an idle connection of it is to be closed; the answer is true once for each time
+    /// that one was wanted.
+    pub fn is_connection_wanted(&self) -> bool {
+        self.wanted.load(Relaxed) != 0 && self.wanted.swap(0, Relaxed) != 0
+    }
+}
+
+/// Adds one to `count`, unless it is at `limit`.
+fn take(count: &AtomicU32, limit: u32) -> bool {
+    let more = |count: u32| (count < limit).then_some(count + 1);
+    count.try_update(Relaxed, Relaxed, more).is_ok()
+}
+
+/// A count with a limit that one upstream's endpoints share.
+#[derive(Debug, Default)]
+pub struct Shares(Alone<AtomicU32>);
+
+impl Shares {
+    /// How many there are.
+    pub fn get(&self) -> u32 {
+        self.0.0.load(Relaxed)
+    }
+
+    /// Takes one, unless there are as many as `limit`.
+    pub fn take(&self, limit: u32) -> bool {
+        take(&self.0.0, limit)
+    }
+
+    /// Gives one back.
+    pub fn give(&self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A connection's place under the limits of connections, given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    state: Arc<State>,
+    shared: Arc<super::Shared>,
+}
+
+impl Place {
+    /// A place for a connection to `endpoint`, whose upstream may have `limit` of them; `None`
+    /// where all are taken.
+    pub fn take(endpoint: &Endpoint, shared: &Arc<super::Shared>, limit: u32) -> Option<Self> {
+        if !take(&endpoint.state.connections, endpoint.max_connections) {
+            return None;
+        }
+        let state = Arc::clone(&endpoint.state);
+        if !shared.connections.take(limit) {
+            state.connections.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Self { state, shared: Arc::clone(shared) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.state.connections.fetch_sub(1, Relaxed);
+        self.shared.connections.give();
+        self.shared.place_freed.notify_waiters();
     }
 }
 
 impl Endpoint {
-    /// The endpoint `url` with these addresses.
+    /// The endpoint `config` of an upstream with these `limits`, at these addresses, with this
+    /// share of the requests.
     pub fn new(
-        url: &EndpointUrl,
+        config: &config::Endpoint,
+        limits: &config::Limits,
         weight: u32,
         addresses: Vec<SocketAddr>,
         state: Arc<State>,
     ) -> Self {
+        let limit = |own: Option<u32>, all: Option<u32>| own.or(all).unwrap_or(u32::MAX);
+        let max_connections = limit(config.max_connections, limits.endpoint_connections);
+        let max_requests = limit(config.max_requests, limits.endpoint_requests);
         Self {
             weight,
+            priority: config.priority,
+            drain: config.drain,
+            // Each needs a connection, so a request that is let in always finds one, if need be
+            // one that another worker has to give up.
+            max_requests: max_requests.min(max_connections),
+            max_connections,
             addresses,
-            authority: url.authority(),
-            base_path: url.base_path.clone(),
+            authority: config.url.authority(),
+            base_path: config.url.base_path.clone(),
             state,
         }
     }
 
-    /// Whether it may get requests at all.
+    /// Whether new requests may go there as far as the configuration and the names go.
     pub fn is_usable(&self) -> bool {
-        self.weight > 0 && !self.addresses.is_empty()
+        self.weight > 0 && !self.drain && !self.addresses.is_empty()
+    }
+
+    /// How many requests may be in flight to it now; `u32::MAX` is no limit.
+    pub fn limit(&self) -> u32 {
+        self.max_requests.min(self.state.adaptive_limit())
     }
 
     /// Its addresses in the order to try them: the one that answered last, then the others.
@@ -108,19 +268,10 @@ impl Endpoint {
 /// The same place with the same share, and the same state.
 impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
+        let of = |e: &Self| (e.weight, e.priority, e.drain, e.max_requests, e.max_connections);
         Arc::ptr_eq(&self.state, &other.state)
-            && self.weight == other.weight
+            && of(self) == of(other)
             && self.addresses == other.addresses
-    }
-}
-
-/// A request in flight.
-#[derive(Debug)]
-pub struct InFlight<'a>(&'a State);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
@@ -132,15 +283,32 @@ pub(crate) mod tests {
     pub(crate) fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
         let endpoint = |(i, weight): (usize, &u32)| {
             let port = 9000 + u16::try_from(i).unwrap();
-            let url: EndpointUrl = EndpointUrl {
+            let url = config::EndpointUrl {
                 host: crate::config::EndpointHost::Ip([127, 0, 0, 1].into()),
                 port,
                 base_path: String::new(),
             };
-            let state = State::new(i as u64, "u".into(), url.to_string(), 1);
-            Endpoint::new(&url, *weight, vec![([127, 0, 0, 1], port).into()], Arc::new(state))
+            let state = Arc::new(State::new(i as u64, "u".into(), url.to_string(), 1));
+            let limits = config::Limits::default();
+            let addresses = vec![([127, 0, 0, 1], port).into()];
+            Endpoint::new(&config::Endpoint::new(url), &limits, *weight, addresses, state)
         };
         weights.iter().enumerate().map(endpoint).collect()
+    }
+
+    /// A request in flight until it is dropped.
+    pub(crate) struct Busy(Arc<State>);
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+
+    /// Puts a request in flight to `endpoint`.
+    pub(crate) fn busy(endpoint: &Endpoint) -> Busy {
+        assert!(endpoint.state.start(u32::MAX));
+        Busy(Arc::clone(&endpoint.state))
     }
 
     #[test]
@@ -158,11 +326,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn in_flight_ends_with_its_guard() {
-        let endpoint = endpoints(&[1]).remove(0);
-        let guards = [endpoint.state.start(), endpoint.state.start()];
+    fn limits_hold_for_requests_and_connections() {
+        let mut endpoint = endpoints(&[1]).remove(0);
+        assert!(endpoint.state.start(2) && endpoint.state.start(2) && !endpoint.state.start(2));
+        assert!(endpoint.state.start(u32::MAX));
+        endpoint.state.end();
         assert_eq!(endpoint.state.in_flight(), 2);
-        drop(guards);
-        assert_eq!(endpoint.state.in_flight(), 0);
+        endpoint.max_connections = 2;
+        let shared = Arc::new(crate::upstream::Shared::new(1));
+        let place = |limit| Place::take(&endpoint, &shared, limit);
+        let places = [place(2), place(2)];
+        assert!(places.iter().all(Option::is_some) && place(u32::MAX).is_none());
+        drop(places);
+        assert!(place(0).is_none());
+        assert_eq!((endpoint.state.connections(), shared.connections.get()), (0, 0));
+        let other = place(1);
+        assert!(other.is_some() && place(1).is_none(), "the upstream's limit");
+    }
+
+    #[test]
+    fn a_wanted_connection_is_given_up_once() {
+        let state = &endpoints(&[1]).remove(0).state;
+        assert!(!state.is_connection_wanted());
+        state.want_connection();
+        assert!(state.is_connection_wanted() && !state.is_connection_wanted());
     }
 }

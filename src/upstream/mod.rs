@@ -1,53 +1,209 @@
 //! Where requests can go: upstreams, their endpoints, who is picked, and the connections kept.
 
-pub mod backoff;
 pub mod balance;
+pub mod budget;
+pub mod circuit;
 pub mod endpoint;
+pub mod latency;
 pub mod pool;
+pub mod quantile;
+pub mod queue;
+pub mod standing;
+pub mod sticky;
+
+mod pick;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config;
 use crate::stats::UpstreamStats;
 use balance::Balancer;
-use endpoint::Endpoint;
+use budget::Budget;
+use endpoint::{Endpoint, Shares};
+use quantile::Latencies;
+use queue::Queue;
+use sticky::Sticky;
 
-/// A named set of endpoints that can answer the same requests. Immutable; a change makes a new one.
+pub use pick::{How, NoPick, Picked, Wanted};
+
+/// A named set of endpoints that can answer the same requests. Immutable, but for what is
+/// [`Shared`]; a change makes a new one.
 #[derive(Debug)]
 pub struct Upstream {
     /// What the operator asked for.
     pub config: config::Upstream,
     /// The endpoints, one for each address in use of each configured one.
     pub endpoints: Vec<Endpoint>,
-    /// Its counters, one set a worker.
-    pub stats: Arc<[UpstreamStats]>,
-    balancer: Balancer,
+    /// What outlives changes, and all workers share.
+    pub shared: Arc<Shared>,
+    /// For each priority in use, the smallest first, the policy over the endpoints that have it.
+    tiers: Vec<(u8, Balancer)>,
+    /// Whether there is any limit that a request may have to wait for.
+    is_limited: bool,
+    /// Whether the policy goes by response times.
+    observes_latency: bool,
+    /// Whose clients stay with one endpoint.
+    pub sticky: Option<Sticky>,
 }
 
-/// Endpoints that a request has been tried on, by index.
-pub type Tried = Vec<usize>;
+/// What all workers share about one upstream, however often the configuration around it changes.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its counters, one set a worker.
+    pub stats: Box<[UpstreamStats]>,
+    /// Its response times, one histogram a worker.
+    pub latencies: Box<[Latencies]>,
+    /// The requests that wait for a place.
+    pub queue: Queue,
+    /// The requests that are being sent again.
+    pub budget: Budget,
+    /// Connections to all its endpoints, idle ones included.
+    pub connections: Shares,
+    /// Tells that one of them was closed.
+    pub place_freed: Notify,
+    /// Requests in flight; counted only where they are limited.
+    in_flight: Shares,
+    /// Whether too few endpoints are healthy, so that requests go to all of them.
+    is_panicking: AtomicBool,
+    /// The time within which 95 of 100 answers begin, in microseconds; 0 while it is not known.
+    p95: AtomicU64,
+}
+
+impl Shared {
+    /// Of an upstream that nothing is known of yet, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            stats: std::iter::repeat_with(UpstreamStats::default).take(workers).collect(),
+            latencies: std::iter::repeat_with(Latencies::default).take(workers).collect(),
+            queue: Queue::default(),
+            budget: Budget::default(),
+            connections: Shares::default(),
+            place_freed: Notify::new(),
+            in_flight: Shares::default(),
+            is_panicking: AtomicBool::new(false),
+            p95: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether requests go to all endpoints, because too few of them are healthy.
+    pub fn is_panicking(&self) -> bool {
+        self.is_panicking.load(Relaxed)
+    }
+
+    /// The time within which 95 of 100 answers begin, where it is known.
+    pub fn p95(&self) -> Option<Duration> {
+        Some(self.p95.load(Relaxed)).filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
+
+    /// Sets that time.
+    pub fn set_p95(&self, p95: Option<Duration>) {
+        let micros = p95.map_or(0, |p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.p95.store(micros, Relaxed);
+    }
+}
 
 impl Upstream {
-    /// The upstream `config` over `endpoints`.
+    /// The upstream `config` over `endpoints`. `secret` is this process's own, for cookies.
     pub fn new(
         config: config::Upstream,
         endpoints: Vec<Endpoint>,
-        stats: Arc<[UpstreamStats]>,
+        shared: Arc<Shared>,
+        secret: &[u8],
     ) -> Self {
-        let balancer = Balancer::new(config.policy, &endpoints);
-        Self { config, endpoints, stats, balancer }
+        let mut priorities: Vec<u8> = endpoints.iter().map(|e| e.priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        let balancer = |priority| (priority, Balancer::new(&config, &endpoints, priority));
+        let tiers: Vec<_> = priorities.into_iter().map(balancer).collect();
+        let labels = || endpoints.iter().map(|e| e.state.label.as_str());
+        let sticky = config.sticky.as_ref();
+        let sticky = sticky.map(|sticky| Sticky::new(sticky, secret, &config.name, labels()));
+        let observes_latency = tiers.iter().any(|(_, balancer)| balancer.observes_latency());
+        let limits = &config.limits;
+        let has_limit = |e: &Endpoint| e.max_requests != u32::MAX || e.max_connections != u32::MAX;
+        let is_limited = limits.requests.is_some()
+            || limits.connections.is_some()
+            || limits.adaptive
+            || endpoints.iter().any(has_limit);
+        Self { config, endpoints, shared, tiers, is_limited, observes_latency, sticky }
     }
 
-    /// Picks an endpoint that is not among `tried`: one that is not left alone after a failed
-    /// connection, or where there is none, any that has an address.
-    pub fn pick(&self, tried: &Tried) -> Option<(usize, &Endpoint)> {
-        let fresh = |index: usize, endpoint: &Endpoint| {
-            endpoint.is_usable() && (tried.is_empty() || !tried.contains(&index))
-        };
-        let index = self
-            .balancer
-            .pick(&self.endpoints, |i, e| fresh(i, e) && !e.state.backoff.is_waiting())
-            .or_else(|| self.balancer.pick(&self.endpoints, fresh))?;
-        self.endpoints.get(index).map(|endpoint| (index, endpoint))
+    /// How many requests may be in flight to all its endpoints; never more than connections, for
+    /// each needs one. `u32::MAX` is no limit.
+    pub fn max_requests(&self) -> u32 {
+        let limits = &self.config.limits;
+        limits.requests.unwrap_or(u32::MAX).min(self.max_connections())
+    }
+
+    /// How many connections there may be to all its endpoints; `u32::MAX` is no limit.
+    pub fn max_connections(&self) -> u32 {
+        self.config.limits.connections.unwrap_or(u32::MAX)
+    }
+
+    /// Asks for an idle connection to be closed whose place `endpoint` needs: one of its own where
+    /// it is at its own limit, otherwise any.
+    pub fn want_place(&self, endpoint: &Endpoint) {
+        let has_idle = |e: &&Endpoint| e.state.connections() > e.state.in_flight();
+        let is_own = endpoint.state.connections() >= endpoint.max_connections;
+        if is_own || has_idle(&endpoint) {
+            endpoint.state.want_connection();
+        } else if let Some(other) = self.endpoints.iter().find(has_idle) {
+            other.state.want_connection();
+        }
+    }
+
+    /// Requests in flight to all its endpoints.
+    pub fn active(&self) -> u32 {
+        self.endpoints.iter().fold(0, |sum, e| sum.saturating_add(e.state.in_flight()))
+    }
+
+    /// Counts an answer of `endpoint` that took so long to begin, on this worker.
+    pub fn observe(&self, endpoint: &Endpoint, worker: usize, now: Instant, took: Duration) {
+        if let Some(stats) = endpoint.state.stats.get(worker) {
+            stats.responses.add(1);
+            stats.response_time.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
+        if let Some(latencies) = self.shared.latencies.get(worker) {
+            latencies.observe(took);
+        }
+        if self.observes_latency {
+            endpoint.state.latency.observe(now, took);
+        }
+    }
+
+    /// Counts a failure of `endpoint` that took so long to show, on this worker.
+    pub fn observe_failure(
+        &self,
+        endpoint: &Endpoint,
+        worker: usize,
+        now: Instant,
+        took: Duration,
+    ) {
+        if let Some(stats) = endpoint.state.stats.get(worker) {
+            stats.failures.add(1);
+        }
+        if self.observes_latency {
+            endpoint.state.latency.observe_failure(now, took);
+        }
+    }
+
+    /// Whether some limit may make a request wait.
+    pub const fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// Whether one more of its endpoints may be ejected: at most a share of them is unavailable at
+    /// once, and never all.
+    #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
+    pub fn may_eject_another(&self) -> bool {
+        let Some(rules) = &self.config.ejection else { return false };
+        let well = self.endpoints.iter().filter(|e| e.state.is_healthy()).count();
+        let out = self.endpoints.len() - well + 1;
+        well > 1 && out as f64 <= (self.endpoints.len() as f64 * rules.max_share).max(1.0)
     }
 }

@@ -8,7 +8,7 @@ use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Place};
 
 /// Idle connections that are kept for one endpoint by one worker; more than any worker uses at
 /// once at the speed of one core, and a bound on what a burst leaves behind.
@@ -21,6 +21,8 @@ pub struct Connected {
     pub stream: TcpStream,
     /// Where it leads.
     pub address: SocketAddr,
+    /// Its place under the limits.
+    pub place: Place,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,8 @@ pub struct Pool {
 
 impl Pool {
     /// The connection to `endpoint` that was used last, if one is left that its peer has not
-    /// closed, and that leads where the endpoint still is: its name may have moved. To be `sure` costs a system call: what the runtime knows may be a moment old.
+    /// closed, and that leads where the endpoint still is: its name may have moved. To be `sure`
+    /// costs a system call: what the runtime knows may be a moment old.
     pub fn take(&mut self, endpoint: &Endpoint, now: Instant, sure: bool) -> Option<Connected> {
         let idle = self.idle.get_mut(&endpoint.state.id)?;
         while let Some(kept) = idle.pop() {
@@ -67,10 +70,11 @@ impl Pool {
         None
     }
 
-    /// Keeps `connection` for the next request to `endpoint`, at most until then.
-    pub fn put(&mut self, endpoint: u64, connection: Connected, until: Instant) {
-        let idle = self.idle.entry(endpoint).or_default();
-        if idle.len() < MAX_IDLE {
+    /// Keeps `connection` for the next request to `endpoint`, at most until then; unless a request
+    /// on another worker needs its place.
+    pub fn put(&mut self, endpoint: &Endpoint, connection: Connected, until: Instant) {
+        let idle = self.idle.entry(endpoint.state.id).or_default();
+        if idle.len() < MAX_IDLE && !endpoint.state.is_connection_wanted() {
             idle.push(Idle { connection, until });
         }
     }
@@ -82,6 +86,16 @@ impl Pool {
             idle.retain(|connection| connection.until > now && connection.is_quiet());
             !idle.is_empty()
         });
+    }
+
+    /// Closes one connection to `endpoint`, if there is one and another worker wants its place.
+    pub fn yield_one(&mut self, endpoint: &Endpoint) {
+        if let Some(idle) = self.idle.get_mut(&endpoint.state.id).filter(|idle| !idle.is_empty())
+            && endpoint.state.is_connection_wanted()
+        {
+            // The one that has been idle for longest.
+            idle.remove(0);
+        }
     }
 
     /// Closes every connection to endpoints that `keep` does not know.
@@ -104,7 +118,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         endpoint.addresses.push(address);
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (Connected { stream: ours.unwrap(), address }, theirs.unwrap().0)
+        let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
+        let place = Place::take(endpoint, &shared, u32::MAX).unwrap();
+        (Connected { stream: ours.unwrap(), address, place }, theirs.unwrap().0)
     }
 
     fn later() -> Instant {
@@ -120,7 +136,7 @@ mod tests {
         for _ in 0..4 {
             let (ours, their) = pair(&mut endpoint).await;
             addresses.push(ours.address);
-            pool.put(endpoint.state.id, ours, later());
+            pool.put(&endpoint, ours, later());
             theirs.push(their);
         }
         theirs[3].write_all(b"unasked").await.unwrap();
@@ -141,9 +157,9 @@ mod tests {
         let (moved, _moved) = pair(&mut endpoint).await;
         let address = kept.address;
         endpoint.addresses.pop();
-        pool.put(endpoint.state.id, kept, later());
-        pool.put(endpoint.state.id, moved, later());
-        pool.put(endpoint.state.id, old, Instant::now());
+        pool.put(&endpoint, kept, later());
+        pool.put(&endpoint, moved, later());
+        pool.put(&endpoint, old, Instant::now());
         let mut take = || pool.take(&endpoint, Instant::now(), false).map(|c| c.address);
         assert_eq!([take(), take()], [Some(address), None]);
     }
@@ -153,7 +169,7 @@ mod tests {
         let mut endpoint = endpoints(&[1]).remove(0);
         let mut pool = Pool::default();
         let (ours, theirs) = pair(&mut endpoint).await;
-        pool.put(endpoint.state.id, ours, later());
+        pool.put(&endpoint, ours, later());
         // Nothing is awaited from here on, so the runtime cannot learn of it.
         drop(theirs);
         assert!(pool.idle[&endpoint.state.id][0].is_quiet());
@@ -162,20 +178,38 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_old_or_closed_is_swept() {
-        let mut endpoint = endpoints(&[1]).remove(0);
         let now = Instant::now();
         let mut pool = Pool::default();
-        let (old, _old) = pair(&mut endpoint).await;
-        let (closed, closing) = pair(&mut endpoint).await;
-        let (kept, _kept) = pair(&mut endpoint).await;
-        pool.put(1, old, now);
-        pool.put(2, closed, later());
-        pool.put(3, kept, later());
+        let [mut one, mut two, mut three]: [Endpoint; 3] =
+            endpoints(&[1, 1, 1]).try_into().unwrap();
+        let (old, _old) = pair(&mut one).await;
+        let (closed, closing) = pair(&mut two).await;
+        let (kept, _kept) = pair(&mut three).await;
+        pool.put(&one, old, now);
+        pool.put(&two, closed, later());
+        pool.put(&three, kept, later());
         drop(closing);
-        pool.idle[&2][0].connection.stream.readable().await.unwrap();
+        pool.idle[&two.state.id][0].connection.stream.readable().await.unwrap();
         pool.sweep(now);
-        assert_eq!(pool.idle.keys().collect::<Vec<_>>(), [&3]);
-        pool.keep_only(|endpoint| endpoint != 3);
+        assert_eq!(pool.idle.keys().collect::<Vec<_>>(), [&three.state.id]);
+        pool.keep_only(|endpoint| endpoint != three.state.id);
         assert!(pool.idle.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_place_another_worker_wants_is_given_up() {
+        let mut endpoint = endpoints(&[1]).remove(0);
+        let mut pool = Pool::default();
+        let (first, _first) = pair(&mut endpoint).await;
+        let (second, _second) = pair(&mut endpoint).await;
+        pool.put(&endpoint, first, later());
+        endpoint.state.want_connection();
+        pool.put(&endpoint, second, later());
+        assert_eq!(endpoint.state.connections(), 1, "the second was not kept");
+        pool.yield_one(&endpoint);
+        assert_eq!(endpoint.state.connections(), 1, "nobody wants it");
+        endpoint.state.want_connection();
+        pool.yield_one(&endpoint);
+        assert_eq!(endpoint.state.connections(), 0);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Backend, Refusing, Tinylb, config, eventually};
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "time",
     "client",
     "method",
@@ -21,6 +21,7 @@ const KEYS: [&str; 18] = [
     "upstream",
     "endpoint",
     "attempts",
+    "retries",
     "policy",
     "error",
     "detail",

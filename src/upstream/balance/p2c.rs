@@ -12,6 +12,16 @@ pub(super) fn pick(
     endpoints: &[Endpoint],
     usable: impl Fn(usize) -> bool,
 ) -> Option<usize> {
+    better(random, endpoints, usable, |a, b| compare_load(a, b).is_lt())
+}
+
+/// Draws two usable endpoints by weight and picks the second where it is `better` than the first.
+pub(super) fn better(
+    random: &Random,
+    endpoints: &[Endpoint],
+    usable: impl Fn(usize) -> bool,
+    better: impl Fn(&Endpoint, &Endpoint) -> bool,
+) -> Option<usize> {
     let first = random.draw()?;
     let drawn = match random.draw_other(first) {
         Some(second) if usable(first) && usable(second) => Some((first, second)),
@@ -25,7 +35,7 @@ pub(super) fn pick(
     };
     let (first, second) = drawn?;
     match (endpoints.get(first), endpoints.get(second)) {
-        (Some(a), Some(b)) if compare_load(b, a).is_lt() => Some(second),
+        (Some(a), Some(b)) if better(b, a) => Some(second),
         _ => Some(first),
     }
 }
@@ -33,13 +43,13 @@ pub(super) fn pick(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::endpoint::tests::endpoints;
+    use crate::upstream::endpoint::tests::{busy, endpoints};
 
     #[test]
     fn the_busiest_of_all_is_never_picked() {
         let endpoints = endpoints(&[1, 1, 1]);
         let random = Random::new(&[1, 1, 1]);
-        let _busy = endpoints[1].state.start();
+        let _busy = busy(&endpoints[1]);
         for _ in 0..1000 {
             assert_ne!(pick(&random, &endpoints, |_| true), Some(1));
         }

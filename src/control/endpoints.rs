@@ -1,0 +1,77 @@
+//! What the admin address tells of endpoints, and lets operators do to them.
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::view::View;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::Endpoint;
+
+/// The standing of every endpoint, as JSON.
+pub(super) fn render(view: &View) -> String {
+    let now = Instant::now();
+    let upstreams: Vec<_> = view.snapshot.upstreams.iter().map(|u| upstream(u, now)).collect();
+    let mut text = format!("{:#}", json!({ "upstreams": upstreams }));
+    text.push('\n');
+    text
+}
+
+fn upstream(upstream: &Upstream, now: Instant) -> Value {
+    let endpoints: Vec<_> = upstream.endpoints.iter().map(|e| endpoint(upstream, e, now)).collect();
+    json!({
+        "name": upstream.config.name,
+        "policy": upstream.config.policy.name(),
+        "panic": upstream.shared.is_panicking(),
+        "queue_length": upstream.shared.queue.len(),
+        "retries_running": upstream.shared.budget.running(),
+        "p95_ms": upstream.shared.p95().map(|p95| p95.as_secs_f64() * 1e3),
+        "endpoints": endpoints,
+    })
+}
+
+fn endpoint(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Value {
+    let description = endpoint.state.describe(now, upstream.config.slow_start);
+    let is_up = matches!(description.state, "up" | "warming");
+    let (state, why) = match description.state {
+        _ if is_up && endpoint.addresses.is_empty() => ("down", "its name has no address".into()),
+        _ if is_up && endpoint.drain => ("draining", "the configuration drains it".into()),
+        state => (state, description.why),
+    };
+    let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
+    let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    json!({
+        "endpoint": endpoint.state.label,
+        "state": state,
+        "why": why,
+        "for_seconds": description.since.as_secs(),
+        "addresses": addresses,
+        "weight": endpoint.weight,
+        "priority": endpoint.priority,
+        "requests_in_flight": endpoint.state.in_flight(),
+        "requests_limit": limit(endpoint.limit()),
+        "connections": endpoint.state.connections(),
+        "connections_limit": limit(endpoint.max_connections),
+        "latency_ms": endpoint.state.recent_latency().map(|l| l.as_secs_f64() * 1e3),
+        "ejections": description.ejections,
+    })
+}
+
+/// Begins or ends the draining of the endpoint that is called `label` in the upstream `name`.
+///
+/// # Errors
+/// What there is instead of these.
+pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Result<(), String> {
+    let list = |names: Vec<&str>| names.join("\n  ");
+    let upstreams = &view.snapshot.upstreams;
+    let Some(upstream) = upstreams.iter().find(|upstream| upstream.config.name == name) else {
+        let names = upstreams.iter().map(|upstream| upstream.config.name.as_str()).collect();
+        return Err(format!("no such upstream; there is\n  {}\n", list(names)));
+    };
+    let endpoints = &upstream.endpoints;
+    let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.state.label == label) else {
+        let labels = endpoints.iter().map(|endpoint| endpoint.state.label.as_str()).collect();
+        return Err(format!("no such endpoint of {name}; there is\n  {}\n", list(labels)));
+    };
+    endpoint.state.drain(Instant::now(), is_drain);
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What is told of workers and the process.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
+
+use super::{Sums, counter, one};
+use crate::stats::{Counter, WorkerStats};
+
+impl Sums {
+    pub(super) fn workers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "worker_connections",
+            "Client connections open",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (index, stats) in self.shared.stats.iter().enumerate() {
+            let open = stats.connections.load(Relaxed) as u64;
+            let index = index.to_string();
+            let labels = [("worker", &*index)];
+            family.encode_family(&labels)?.encode_gauge(&open)?;
+        }
+        type Cell = fn(&WorkerStats) -> &Counter;
+        let counters: [(&str, &str, Cell); 8] = [
+            ("connections_accepted", "Client connections accepted", |s| &s.accepted),
+            ("connections_handed_over", "Of these, handed to another worker", |s| &s.handed_over),
+            ("accept_pauses", "Times that accepting paused for want of descriptors", |s| {
+                &s.accept_pauses
+            }),
+            (
+                "connections_refused",
+                "Client connections refused, one address having too many",
+                |s| &s.refused,
+            ),
+            ("access_log_dropped_lines", "Lines of the access log dropped", |s| &s.log_dropped),
+            ("tunnels", "Connections switched to another protocol", |s| &s.tunnels),
+            ("received_bytes", "Bytes of request bodies", |s| &s.received_bytes),
+            ("sent_bytes", "Bytes of response bodies", |s| &s.sent_bytes),
+        ];
+        for (name, help, cell) in counters {
+            let mut family = counter(encoder, name, help)?;
+            for (index, stats) in self.shared.stats.iter().enumerate() {
+                let labels = [("worker", &*index.to_string())];
+                one(&mut family, &labels, cell(stats).get())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "config_last_reload_success";
+        let help = "Whether the last reload found a valid configuration";
+        encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&u64::from(self.reload_succeeded))?;
+        let name = "config_last_reload_timestamp_seconds";
+        encoder
+            .encode_descriptor(name, "When that was", None, MetricType::Gauge)?
+            .encode_gauge(&self.reloaded_at)?;
+        encoder
+            .encode_descriptor("build", "What this is", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}

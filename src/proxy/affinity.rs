@@ -1,0 +1,69 @@
+//! Where a request belongs: the key that `consistent-hash` goes by, and the endpoint of its session.
+
+use std::net::IpAddr;
+
+use super::progress::Forward;
+use crate::config::{HashKey, Policy};
+use crate::http::cookie::cookie;
+use crate::http::head::FieldId;
+use crate::http::query::query_parameter;
+use crate::http::request::{Request, Target};
+use crate::upstream::Upstream;
+use crate::upstream::balance::key;
+
+/// Where a request belongs, if anywhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Affinity {
+    /// What `consistent-hash` goes by.
+    pub key: Option<u64>,
+    /// The endpoint of its session, by index.
+    pub session: Option<usize>,
+}
+
+impl Affinity {
+    /// Of `request`, which came from `client`.
+    pub(super) fn of(upstream: &Upstream, request: &Request<'_>, client: IpAddr) -> Self {
+        let key = match upstream.config.policy {
+            Policy::ConsistentHash => hash_key(&upstream.config.hash.on, request, client),
+            _ => None,
+        };
+        let session = upstream.sticky.as_ref().and_then(|sticky| {
+            cookie(request.head, sticky.cookie.as_bytes()).and_then(|value| sticky.find(value))
+        });
+        Self { key, session }
+    }
+
+    /// The cookie that tells a client where its session is, if it has to be told: the request went
+    /// to the endpoint `index`.
+    pub(super) fn cookie(&self, forward: &Forward<'_>, index: usize) -> Option<String> {
+        let sticky = forward.upstream.sticky.as_ref().filter(|_| self.session != Some(index))?;
+        sticky.set_cookie(index, came_by_tls(forward))
+    }
+}
+
+/// Whether the client came by TLS, as far as a proxy before us says.
+fn came_by_tls(forward: &Forward<'_>) -> bool {
+    let mut said = forward.request.head.values(FieldId::XForwardedProto);
+    forward.is_trusted && said.next().is_some_and(|protocol| protocol == b"https")
+}
+
+/// What a request is hashed by; `None` where it has no such thing, so that it belongs nowhere.
+fn hash_key(on: &HashKey, request: &Request<'_>, client: IpAddr) -> Option<u64> {
+    match on {
+        HashKey::Client => Some(match client {
+            IpAddr::V4(v4) => key(&v4.octets()),
+            IpAddr::V6(v6) => key(&v6.octets()),
+        }),
+        HashKey::Path => Some(key(request.path())),
+        HashKey::Header(name) => {
+            let is_it =
+                |line: &(FieldId, &[u8], &[u8])| line.1.eq_ignore_ascii_case(name.as_bytes());
+            request.head.lines().find(is_it).map(|(_, _, value)| key(value))
+        }
+        HashKey::Cookie(name) => cookie(request.head, name.as_bytes()).map(key),
+        HashKey::Query(name) => match request.target {
+            Target::Path(_, [b'?', query @ ..]) => query_parameter(query, name.as_bytes()).map(key),
+            _ => None,
+        },
+    }
+}

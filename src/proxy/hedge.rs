@@ -1,0 +1,191 @@
+//! Two endpoints for one request: where the first has not answered after the usual time, a second
+//! is asked as well, and whoever answers first is listened to (Dean and Barroso, The Tail at Scale,
+//! 2013).
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::forward::Line;
+use super::progress::Forward;
+use super::retry::{Again, Failed};
+use crate::config::Hedge;
+use crate::error::{Error, Kind};
+use crate::http::body::Framing;
+use crate::stats::RetryReason;
+use crate::upstream::Picked;
+
+/// The soonest that a second endpoint is asked: where answers take less, it would be no faster.
+const SOONEST: Duration = Duration::from_millis(1);
+
+const CLOSED: Error =
+    Error::new(Kind::ConnectionTerminated, "the endpoint closed the connection without a response");
+const LATE: Error = Error::new(Kind::ResponseTimeout, "the response did not begin in time");
+
+impl<'a> Forward<'a> {
+    /// After what time a second endpoint is asked, if at all: only for the first try of a request
+    /// that may be sent twice, and has no body that would have to be there twice.
+    pub(super) fn hedge_after(&self) -> Option<Duration> {
+        let hedge = self.route.hedge?;
+        let is_first = self.progress.attempts.get() == 1;
+        if !is_first || !self.may_repeat(true) || self.request.framing != Framing::Empty {
+            return None;
+        }
+        // Two endpoints can't both switch the connection to another protocol.
+        if self.request.upgrade.is_some() || self.request.expects_continue() {
+            return None;
+        }
+        let after = match hedge {
+            Hedge::After(after) => Some(after),
+            Hedge::P95 => self.upstream.shared.p95(),
+        };
+        after.map(|after| after.max(SOONEST))
+    }
+
+    /// Sends `head` on `line`, and, if nothing has come back after `delay`, to another endpoint too.
+    /// The one that answers first is `picked` afterwards, on `line`; the other is given up.
+    ///
+    /// # Errors
+    /// Neither answered.
+    pub(super) async fn race(
+        &self,
+        picked: &mut Picked<'a>,
+        line: &mut Line,
+        head: &mut Vec<u8>,
+        delay: Duration,
+    ) -> Result<(), Failed> {
+        let asked = if line.is_kept { self.started } else { Instant::now() };
+        let end = asked + self.upstream.config.timeouts.response;
+        self.tries.asked_first.set(Some(asked));
+        if let Err(error) = self.ask(line, head, asked).await {
+            return Err(self.failed(error, line.is_kept, true));
+        }
+        tokio::select! {
+            biased;
+            first = answer(line) => {
+                head.clear();
+                return first.map_err(|error| self.failed(error, line.is_kept, true));
+            }
+            () = sleep_until(end.min(asked + delay)) => {}
+        }
+        let second = self.second(picked, line, delay);
+        let second = match timeout_at(end, second).await {
+            Ok(second) => second.map_err(|error| self.failed(error, line.is_kept, true))?,
+            Err(_) => return Err(Failed { error: LATE, again: Again::Never }),
+        };
+        head.clear();
+        let Some((mut other, mut other_line)) = second else { return Ok(()) };
+        let first_answers = {
+            let both = async {
+                tokio::select! {
+                    biased;
+                    first = answer(line) => match first {
+                        Ok(()) => Ok(true),
+                        Err(error) => {
+                            self.judge(picked, &Failed { error, again: Again::Never });
+                            answer(&mut other_line).await.map(|()| false)
+                        }
+                    },
+                    second = answer(&mut other_line) => match second {
+                        Ok(()) => Ok(false),
+                        Err(error) => {
+                            self.judge(&other, &Failed { error, again: Again::Never });
+                            answer(line).await.map(|()| true)
+                        }
+                    },
+                }
+            };
+            timeout_at(end, both).await.unwrap_or(Err(LATE))
+        };
+        match first_answers {
+            Ok(true) => {}
+            Ok(false) => {
+                self.upstream_stats(|stats| stats.hedges_won.add(1));
+                std::mem::swap(picked, &mut other);
+                std::mem::swap(line, &mut other_line);
+                self.progress.endpoint.set(Some(picked.index));
+            }
+            Err(error) => {
+                self.tries.tried.borrow_mut().push(other.index);
+                return Err(self.failed(error, false, true));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a second endpoint, while the first may still answer; `None` where the first has done so
+    /// before the second was asked, or there is nobody to ask.
+    async fn second(
+        &self,
+        first: &Picked<'a>,
+        first_line: &mut Line,
+        delay: Duration,
+    ) -> Result<Option<(Picked<'a>, Line)>, Error> {
+        self.tries.tried.borrow_mut().push(first.index);
+        let picked = match self.may_hedge() {
+            true => self.pick_now(Instant::now(), false).ok(),
+            false => None,
+        };
+        self.tries.tried.borrow_mut().retain(|index| *index != first.index);
+        let Some(picked) = picked else {
+            answer(first_line).await?;
+            return Ok(None);
+        };
+        let asking = async {
+            let mut line = match self.kept(picked.endpoint) {
+                Some(connection) => Line::new(connection, true),
+                None => self.connect(picked.endpoint).await?,
+            };
+            let mut head = Vec::new();
+            self.render(picked.endpoint, &mut head);
+            self.ask(&mut line, &head, Instant::now()).await?;
+            Ok::<_, Error>(line)
+        };
+        tokio::select! {
+            biased;
+            first = answer(first_line) => first.map(|()| None),
+            line = asking => match line {
+                Ok(line) => {
+                    self.progress.attempts.set(self.progress.attempts.get() + 1);
+                    self.count_retry(RetryReason::Hedge);
+                    tracing::debug!(endpoint = %picked.endpoint.state.label, ?delay, "asked as well");
+                    Ok(Some((picked, line)))
+                }
+                Err(error) => {
+                    self.judge(&picked, &Failed { error, again: Again::Never });
+                    drop(picked);
+                    answer(first_line).await?;
+                    Ok(None)
+                }
+            },
+        }
+    }
+
+    /// Sends `head` on `line`.
+    async fn ask(&self, line: &mut Line, head: &[u8], asked: Instant) -> Result<(), Error> {
+        let writing = line.connection.stream.write_all(head);
+        match timeout(self.upstream.config.timeouts.body, writing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(CLOSED),
+            Err(_) => {
+                return Err(Error::new(Kind::ResponseTimeout, "the endpoint stopped reading"));
+            }
+        }
+        line.asked = Some(asked);
+        line.buffer = self.worker.buffers.small();
+        Ok(())
+    }
+}
+
+/// Waits until the endpoint at the other end of `line` begins to answer.
+async fn answer(line: &mut Line) -> Result<(), Error> {
+    let Line { connection, buffer, .. } = line;
+    match connection.stream.read(buffer.spare()).await {
+        Ok(n) if n > 0 => {
+            buffer.fill(n);
+            Ok(())
+        }
+        _ => Err(CLOSED),
+    }
+}

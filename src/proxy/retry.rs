@@ -1,0 +1,290 @@
+//! When a request is tried once more, and on which endpoint.
+//!
+//! Where nothing was sent, each other endpoint may have it. What was sent is sent again only if it
+//! is the same to ask twice as once (RFC 9110 9.2.2), all of its body is still there, nothing of an
+//! answer has gone to the client, and the upstream's budget has room for it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::progress::Forward;
+use crate::error::{Error, Kind};
+use crate::stats::{RetryReason, RetryReasons};
+use crate::upstream::budget::Retrying;
+
+/// The longest that a retry waits for room in the budget: when an endpoint dies, many requests need
+/// one at once, and most of them are over in a moment.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The first wait, and the longest, before an endpoint is asked again that has just failed: long
+/// enough for a process to be replaced.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+
+/// The wait before the `round`th time (from 0) that everything is asked anew: doubling, and spread
+/// by `jitter` (0 to 1) over half to the whole of it.
+fn backoff(round: u32, jitter: f64) -> Duration {
+    let doubled = BACKOFF.0.saturating_mul(1 << round.min(10)).min(BACKOFF.1);
+    doubled.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// What has been tried for one request.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// The endpoints that it has been tried on, by index, since all were last asked anew.
+    pub tried: RefCell<Vec<usize>>,
+    /// How often all were asked anew.
+    rounds: Cell<u32>,
+    /// Why there was more than one try.
+    pub reasons: Cell<RetryReasons>,
+    /// The start of the body.
+    pub replay: RefCell<Replay>,
+    /// The place in the budget.
+    retrying: RefCell<Option<Retrying>>,
+    /// When the first whole request had been sent; the time for an answer counts from there.
+    pub asked_first: Cell<Option<Instant>>,
+    /// Why the try that is under way was given up, if it was.
+    pub given_up: Cell<Option<RetryReason>>,
+    /// Whether the try that is under way is the last, so that it is waited for.
+    pub is_last: Cell<bool>,
+}
+
+/// The start of a request's body, kept to be sent again.
+#[derive(Debug)]
+pub(super) struct Replay {
+    /// Whether what is read now is kept.
+    pub is_on: bool,
+    /// Whether everything that was read has been kept.
+    pub is_whole: bool,
+    /// What was kept; shared with whoever is sending it again.
+    pub kept: Rc<Vec<u8>>,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { is_on: false, is_whole: true, kept: Rc::default() }
+    }
+}
+
+impl Replay {
+    /// Keeps `payload`, unless that would be more than `limit` in all.
+    pub(super) fn keep(&mut self, payload: &[u8], limit: usize) {
+        if !self.is_whole || payload.is_empty() {
+            return;
+        }
+        if self.is_on && self.kept.len() + payload.len() <= limit {
+            Rc::make_mut(&mut self.kept).extend_from_slice(payload);
+        } else {
+            self.spoil();
+        }
+    }
+
+    /// Something was read that is not kept.
+    pub(super) fn spoil(&mut self) {
+        self.is_whole = false;
+        self.kept = Rc::default();
+    }
+}
+
+/// A try that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    pub again: Again,
+}
+
+/// Whether a request may be tried once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Nothing was sent, so any other endpoint may have it.
+    Elsewhere,
+    /// The connection was a kept one that turned out closed; a new one may do.
+    Anew,
+    /// Something was sent, and may be sent again.
+    Sent(RetryReason),
+    /// It may not.
+    Never,
+}
+
+impl Forward<'_> {
+    /// Whether the request may be sent once more, as far as itself is concerned. `was_sent` says
+    /// whether anything of it was sent in vain.
+    pub(super) fn may_repeat(&self, was_sent: bool) -> bool {
+        (self.is_repeatable || !was_sent)
+            && !self.progress.begun.get()
+            && self.progress.attempts.get() < self.upstream.config.retry.attempts
+            && self.tries.replay.borrow().is_whole
+            && self.deadline().is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Whether the try that is under way can be given up for one on another endpoint. With
+    /// `budget`, only if there is room in it now, which then belongs to this request.
+    pub(super) fn can_leave(&self, budget: bool) -> bool {
+        let now = Instant::now();
+        let tried = self.tries.tried.borrow();
+        let current = self.progress.endpoint.get();
+        let is_tried = |index| tried.contains(&index) || current == Some(index);
+        self.may_repeat(true)
+            && self.upstream.has_another(is_tried, now)
+            && (!budget || self.take_budget())
+    }
+
+    /// Until when there must be an answer; not known before the request has been sent.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let asked = self.tries.asked_first.get()?;
+        Some(asked + self.upstream.config.timeouts.response)
+    }
+
+    /// Takes a place in the budget, unless the request has one.
+    fn take_budget(&self) -> bool {
+        let mut retrying = self.tries.retrying.borrow_mut();
+        if retrying.is_none() {
+            let share = self.upstream.config.retry.budget;
+            *retrying = self.upstream.shared.budget.take(self.upstream.active(), share);
+        }
+        retrying.is_some()
+    }
+
+    /// Takes a place in the budget, if there is one now, for a second endpoint beside the first.
+    pub(super) fn may_hedge(&self) -> bool {
+        self.may_repeat(true) && self.take_budget()
+    }
+
+    /// Waits for a place in the budget.
+    async fn await_budget(&self) -> bool {
+        let patience = Instant::now() + BUDGET_PATIENCE;
+        let due = self.deadline().map_or(patience, |deadline| patience.min(deadline));
+        let mut round = 0;
+        while !self.take_budget() {
+            let wait = backoff(round, fastrand::f64());
+            if Instant::now() + wait >= due {
+                self.upstream_stats(|stats| stats.retries_over_budget.add(1));
+                return false;
+            }
+            tokio::time::sleep(wait).await;
+            round += 1;
+        }
+        true
+    }
+
+    /// Prepares another try after one on the endpoint `index` that `failed`.
+    ///
+    /// # Errors
+    /// What the client is to be told, where there is no other try.
+    pub(super) async fn try_again(&self, failed: &Failed, index: usize) -> Result<(), Error> {
+        match failed.again {
+            Again::Never | Again::Anew => return Err(failed.error),
+            Again::Elsewhere => {
+                self.tries.tried.borrow_mut().push(index);
+                if self.started.elapsed() >= self.upstream.config.timeouts.response {
+                    return Err(failed.error);
+                }
+                let has_other = self.has_untried();
+                if !has_other && !self.ask_all_anew().await {
+                    return Err(failed.error);
+                }
+                self.count_retry(RetryReason::Connect);
+            }
+            Again::Sent(reason) => {
+                if !self.await_budget().await {
+                    return Err(failed.error);
+                }
+                self.tries.tried.borrow_mut().push(index);
+                let now = Instant::now();
+                let is_tried = |index| self.tries.tried.borrow().contains(&index);
+                if !self.upstream.has_another(is_tried, now) && !self.ask_all_anew().await {
+                    return Err(failed.error);
+                }
+                self.count_retry(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is an endpoint that it has not been tried on, healthy or not.
+    fn has_untried(&self) -> bool {
+        let tried = self.tries.tried.borrow();
+        let mut endpoints = self.upstream.endpoints.iter().enumerate();
+        endpoints.any(|(index, endpoint)| {
+            endpoint.is_usable() && endpoint.state.admits_in_panic() && !tried.contains(&index)
+        })
+    }
+
+    /// Where every endpoint has been tried, each may be tried again after a while; only for a
+    /// request that has been sent, since one that nobody can be reached for fails at once.
+    async fn ask_all_anew(&self) -> bool {
+        let round = self.tries.rounds.get();
+        if self.progress.attempts.get() == 0
+            || !self.may_repeat(true)
+            || round + 1 >= self.upstream.config.retry.attempts
+        {
+            return false;
+        }
+        self.tries.rounds.set(round + 1);
+        let wait = backoff(round, fastrand::f64());
+        if self.deadline().is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            return false;
+        }
+        tokio::time::sleep(wait).await;
+        self.tries.tried.borrow_mut().clear();
+        true
+    }
+
+    /// Counts one more try.
+    pub(super) fn count_retry(&self, reason: RetryReason) {
+        self.tries.reasons.set(self.tries.reasons.get().with(reason));
+        self.upstream_stats(|stats| stats.count_retry(reason));
+    }
+
+    /// What a try that failed with `error` means, `was_sent` if anything was.
+    pub(super) fn again(&self, error: Error, was_sent: bool) -> Again {
+        if error.kind.is_before_sending() {
+            return Again::Elsewhere;
+        }
+        let reason = match (self.tries.given_up.get(), error.kind) {
+            (Some(reason), _) => reason,
+            (None, Kind::ResponseTimeout) => RetryReason::Timeout,
+            (None, Kind::ResponseIncomplete) if self.progress.status.get() != 0 => {
+                RetryReason::Incomplete
+            }
+            (None, Kind::ConnectionTerminated | Kind::ResponseIncomplete) => RetryReason::Reset,
+            // It would most likely say the same again.
+            (None, Kind::ResponseMalformed) if self.can_leave(false) => RetryReason::Malformed,
+            _ => return Again::Never,
+        };
+        if self.may_repeat(was_sent) { Again::Sent(reason) } else { Again::Never }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_a_limit_and_are_spread() {
+        let millis = |round, jitter| backoff(round, jitter).as_millis();
+        assert_eq!([0, 1, 2, 5].map(|round| millis(round, 1.0)), [25, 50, 100, 500]);
+        assert_eq!(millis(u32::MAX, 0.0), 250);
+    }
+
+    #[test]
+    fn a_body_is_kept_whole_or_not_at_all() {
+        let mut replay = Replay { is_on: true, ..Replay::default() };
+        replay.keep(b"1234", 8);
+        replay.keep(b"5678", 8);
+        assert_eq!((replay.is_whole, replay.kept.as_slice()), (true, &b"12345678"[..]));
+        replay.keep(b"", 8);
+        assert!(replay.is_whole);
+        replay.keep(b"9", 8);
+        assert!(!replay.is_whole && replay.kept.is_empty());
+        replay.keep(b"0", 8);
+        assert!(replay.kept.is_empty(), "what is behind a gap is worth nothing");
+        let mut off = Replay::default();
+        off.keep(b"1", 8);
+        off.is_on = true;
+        off.keep(b"2", 8);
+        assert!(!off.is_whole && off.kept.is_empty());
+    }
+}
