@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod endpoint;
+pub mod gradient;
 pub mod latency;
 pub mod pool;
 pub mod quantile;
