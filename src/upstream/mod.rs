@@ -4,6 +4,7 @@ pub mod balance;
 pub mod budget;
 pub mod circuit;
 pub mod endpoint;
+pub mod gradient;
 pub mod latency;
 pub mod pool;
 pub mod quantile;
