@@ -1,6 +1,9 @@
-//! Who is where: the names of endpoints, resolved off the workers.
+//! Who is where and who is well, found out off the workers: names [resolve]d, endpoints that could
+//! not be reached [redial]led, [outliers] ejected, and the [pace] of all measured. [watch] does what
+//! is to be done from time to time.
 
 pub mod outliers;
+pub mod pace;
 pub mod redial;
 pub mod resolve;
 pub mod watch;

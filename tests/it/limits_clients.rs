@@ -28,9 +28,7 @@ fn one_connection_too_many_is_answered_with_429() {
     let [first, mut second] = clients;
     second.assert_open();
     drop(first);
-    eventually("a place is given back", || {
-        (tinylb.connect().get("/").status == 200).then_some(())
-    });
+    eventually("a place is given back", || (tinylb.connect().get("/").status == 200).then_some(()));
 }
 
 #[test]
