@@ -73,7 +73,8 @@ impl Checkup {
 
     /// How many checks passed and failed.
     pub(super) fn tallies(&self) -> Tallies {
-        let tally = |id: &u64| self.checks.state(*id).map(|known| (*id, (known.passed, known.failed)));
+        let tally =
+            |id: &u64| self.checks.state(*id).map(|known| (*id, (known.passed, known.failed)));
         self.states.keys().filter_map(tally).collect()
     }
 }

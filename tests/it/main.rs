@@ -30,6 +30,7 @@ mod forwarded_fields;
 mod forwarding;
 mod framing;
 mod harness;
+mod health;
 mod limits;
 mod limits_clients;
 mod metrics;
