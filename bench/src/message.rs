@@ -273,3 +273,64 @@ pub fn chunked(body: &[u8]) -> Vec<u8> {
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A wire at whose other end `bytes` are sent one after the other, and then the end.
+    fn wire(bytes: &'static [u8]) -> Wire {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_nodelay(true).unwrap();
+        std::thread::spawn(move || bytes.chunks(3).try_for_each(|piece| peer.write_all(piece)));
+        Wire::new(listener.accept().unwrap().0).unwrap()
+    }
+
+    #[test]
+    fn messages_end_where_they_say() {
+        let cases: [(&[u8], &[u8]); 3] = [
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhellorest", b"rest"),
+            (
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n\
+                  2\r\nhe\r\n3;a=b\r\nllo\r\n0\r\nField: 1\r\n\r\nrest",
+                b"rest",
+            ),
+            (b"HTTP/1.1 200 OK\r\n\r\nhello", b""),
+        ];
+        for (bytes, rest) in cases {
+            let mut wire = wire(bytes);
+            let head = wire.head().unwrap();
+            assert_eq!(head.status().unwrap(), 200);
+            let framing = head.framing(Framing::UntilClose).unwrap();
+            assert_eq!(wire.body(framing).unwrap(), b"hello");
+            assert_eq!(wire.body(Framing::UntilClose).unwrap(), rest);
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_is_not_whole() {
+        for bytes in [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello".as_slice(),
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        ] {
+            let mut wire = wire(bytes);
+            let framing = wire.head().unwrap().framing(Framing::UntilClose).unwrap();
+            assert!(matches!(wire.body(framing), Err(Broken::Closed)));
+        }
+        assert!(matches!(wire(b"HTTP/1.1 200 OK\r\n").head(), Err(Broken::Closed)));
+        assert!(matches!(wire(b"no\r\ncolon\r\n\r\n").head(), Err(Broken::Malformed(_))));
+    }
+
+    #[test]
+    fn chunks_are_read_as_they_are_written() {
+        for length in [0, 1, 999, 1000, 1001, 40_000] {
+            let body = vec![b'x'; length];
+            let mut wire = wire(Box::leak(chunked(&body).into_boxed_slice()));
+            assert_eq!(wire.body(Framing::Chunked).unwrap(), body);
+        }
+    }
+}

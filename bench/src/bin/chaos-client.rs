@@ -26,7 +26,7 @@ const STEPS: f64 = 32.0;
 /// What is asked of the program.
 struct Plan {
     address: SocketAddr,
-    /// Another one asks for other ids.
+    /// Where the ids begin; another seed is far from it.
     seed: u64,
     rate: f64,
     requests: u64,
@@ -130,7 +130,7 @@ fn work(plan: &Plan, next: &AtomicU64) -> Report {
         let due = Duration::from_secs_f64(number as f64 / plan.rate);
         thread::sleep((plan.start + due).saturating_duration_since(Instant::now()));
 
-        let id = Id(chaos::mix(plan.seed ^ chaos::mix(number)));
+        let id = Id(chaos::mix(plan.seed.wrapping_add(number)));
         let method = id.method().name();
         *report.requests.entry(method).or_default() += 1;
         let answer = ask(plan, id, &mut kept, &mut report.opened);
