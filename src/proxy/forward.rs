@@ -178,11 +178,13 @@ impl<'a> Forward<'a> {
     pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
         let limit = self.upstream.config.timeouts.connect;
         let too_late =
-            Error::new(Kind::ConnectionTimeout, "no place for another connection in time");
+            Cell::new(Error::new(Kind::ConnectionTimeout, "too many connections are on their way"));
         let place = async {
             // Never closed.
             let _ = endpoint.state.dials.acquire().await.map(tokio::sync::SemaphorePermit::forget);
             let dialling = Dialling(endpoint);
+            // From here on it is our own limit that is waited for, and no fault of the endpoint.
+            too_late.set(Error::new(Kind::Overloaded, "no place for another connection in time"));
             loop {
                 let freed = self.upstream.shared.place_freed.notified();
                 let limit = self.upstream.max_connections();
@@ -200,7 +202,7 @@ impl<'a> Forward<'a> {
         let (place, _dialling) = match tokio::time::timeout(limit, place).await {
             Ok(Ok(place)) => place,
             Ok(Err(kept)) => return Ok(Line::new(kept, true)),
-            Err(_) => return Err(too_late),
+            Err(_) => return Err(too_late.get()),
         };
         let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
         for (index, address) in endpoint.dial_order() {
@@ -225,7 +227,8 @@ impl<'a> Forward<'a> {
             Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
                 picked.unreachable(Instant::now(), error.kind)
             }
-            kind if kind.fault() != Blame::Endpoint || kind == Kind::Unavailable => false,
+            Kind::Unavailable | Kind::Overloaded => false,
+            kind if kind.fault() != Blame::Endpoint => false,
             // It is known to be down already, or its answer has been counted.
             _ if matches!(
                 self.tries.given_up.get(),

@@ -139,8 +139,10 @@ impl Worker {
         self.clock.wake_all();
         let mut pool = self.pool.borrow_mut();
         let snapshot = self.snapshot();
-        let limited = snapshot.upstreams.iter().filter(|upstream| upstream.is_limited());
-        limited.flat_map(|upstream| &upstream.endpoints).for_each(|e| pool.yield_one(e));
+        for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_limited()) {
+            upstream.endpoints.iter().for_each(|endpoint| pool.yield_one(endpoint));
+            pool.yield_any(upstream);
+        }
     }
 
     /// Looks after waits, and frees buffers and connections to endpoints that nobody has needed;

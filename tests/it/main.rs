@@ -33,6 +33,8 @@ mod harness;
 mod health;
 mod limits;
 mod limits_clients;
+mod limits_connections;
+mod limits_requests;
 mod metrics;
 mod names;
 mod own_answers;
