@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::time::Instant;
 
 use super::client::Next;
@@ -124,11 +125,26 @@ impl<'a> Forward<'a> {
         };
         self.upstream_stats(|stats| stats.queued.add(1));
         let due = now + config.timeout;
+        // A place that was freed before this one lined up woke nobody.
+        self.upstream.wake_waiting(now);
+        let ClientSide { source, deadline, .. } = client;
         loop {
-            if let Err(Elapsed) = client.deadline.due(|| Some(due), ticket.woken()).await {
-                self.upstream_stats(|stats| stats.queue_timeouts.add(1));
-                let detail = "every endpoint was at its limit for as long as a request may wait";
-                return Err(Error::new(Kind::Overloaded, detail));
+            let woken = async {
+                tokio::select! {
+                    biased;
+                    () = ticket.woken() => Ok(()),
+                    // As while an endpoint is waited for, a FIN is no reason to stop.
+                    _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
+                }
+            };
+            match deadline.due(|| Some(due), woken).await {
+                Ok(woken) => woken?,
+                Err(Elapsed) => {
+                    self.upstream_stats(|stats| stats.queue_timeouts.add(1));
+                    let detail =
+                        "every endpoint was at its limit for as long as a request may wait";
+                    return Err(Error::new(Kind::Overloaded, detail));
+                }
             }
             match self.pick_now(Instant::now(), true) {
                 Ok(picked) => {

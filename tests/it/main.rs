@@ -39,6 +39,8 @@ mod metrics;
 mod names;
 mod own_answers;
 mod policies;
+mod queue;
+mod queue_recovery;
 mod real_clients;
 mod refused;
 mod refused_bodies;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
 
-use super::backend::{Backend, Conn, ok};
+use super::backend::{Backend, Conn, Refusing, ok};
 use super::eventually;
 use super::process::LOOK;
 
@@ -60,16 +60,14 @@ impl Held {
     }
 
     fn counting(name: &str, time: Option<Duration>, shared: Arc<Shared>) -> Self {
-        let (answer, me, for_script) = (ok(name), name.to_owned(), Arc::clone(&shared));
-        let backend = Backend::new(move |mut conn: Conn| {
-            for_script.count_connection(conn.wire.stream());
-            while let Some(request) = conn.request() {
-                let stream = conn.wire.stream();
-                if !for_script.hold(&me, request.target(), time, stream) || !conn.send(&answer) {
-                    return;
-                }
-            }
-        });
+        let backend = Backend::new(script(name, time, Arc::clone(&shared)));
+        Self { backend, name: name.to_owned(), shared }
+    }
+
+    /// One that begins to listen only now, where nobody did.
+    pub fn revived(name: &str, address: Refusing) -> Self {
+        let shared = Arc::default();
+        let backend = address.revive(script(name, None, Arc::clone(&shared)));
         Self { backend, name: name.to_owned(), shared }
     }
 
@@ -123,6 +121,24 @@ impl Held {
     /// The most connections that were ever open at once.
     pub fn most_connections(&self) -> usize {
         self.shared.hand().most_connections
+    }
+}
+
+/// What a backend called `name` does on each connection.
+fn script(
+    name: &str,
+    time: Option<Duration>,
+    shared: Arc<Shared>,
+) -> impl Fn(Conn) + Send + Sync + 'static {
+    let (answer, name) = (ok(name), name.to_owned());
+    move |mut conn: Conn| {
+        shared.count_connection(conn.wire.stream());
+        while let Some(request) = conn.request() {
+            let stream = conn.wire.stream();
+            if !shared.hold(&name, request.target(), time, stream) || !conn.send(&answer) {
+                return;
+            }
+        }
     }
 }
 
