@@ -235,7 +235,8 @@ impl Upstream {
         if !endpoint.state.start(limit) {
             return None;
         }
-        let is_probe = how == How::Policy
+        // Also in panic, which would never end otherwise where it is by a threshold.
+        let is_probe = how != How::Session
             && endpoint.state.is_lost()
             && endpoint.state.probe(wanted.now, wanted.is_repeatable);
         if how == How::Policy && !is_probe && endpoint.state.is_lost() {

@@ -38,6 +38,7 @@ mod limits_requests;
 mod metrics;
 mod names;
 mod own_answers;
+mod panic;
 mod policies;
 mod queue;
 mod queue_recovery;
