@@ -40,6 +40,7 @@ mod names;
 mod own_answers;
 mod panic;
 mod policies;
+mod priorities;
 mod queue;
 mod queue_recovery;
 mod real_clients;
