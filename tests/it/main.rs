@@ -18,6 +18,7 @@
 mod support;
 
 mod access_log;
+mod admin_endpoints;
 mod attempts;
 mod backend_faults;
 mod backend_stalls;
@@ -25,6 +26,7 @@ mod balance_workers;
 mod bodies;
 mod client_timeouts;
 mod drain;
+mod endpoint_drain;
 mod exchange;
 mod forwarded_fields;
 mod forwarding;
