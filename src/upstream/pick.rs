@@ -252,7 +252,7 @@ impl Upstream {
         let mut others = self.endpoints.iter().enumerate().filter(|(index, _)| !tried(*index));
         others.any(|(_, e)| {
             e.is_usable()
-                && !matches!(e.state.admits(now, true, None), Admission::No)
+                && !matches!(e.state.admits(now, true, self.config.slow_start), Admission::No)
                 && self.has_room(e, &found)
         })
     }

@@ -49,6 +49,7 @@ mod real_clients;
 mod refused;
 mod refused_bodies;
 mod reload;
+mod slow_start;
 mod standard_streams;
 mod unfinished_bodies;
 mod websocket;
