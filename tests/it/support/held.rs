@@ -108,11 +108,6 @@ impl Held {
         self.shared.1.notify_all();
     }
 
-    /// Holds again what comes from now on.
-    pub fn close(&self) {
-        self.shared.hand().is_open = false;
-    }
-
     /// The most requests that there ever were at once.
     pub fn most(&self) -> usize {
         self.shared.hand().most
