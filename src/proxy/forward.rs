@@ -137,8 +137,14 @@ impl<'a> Forward<'a> {
                     _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
                 }
             };
-            match deadline.due(|| Some(due), woken).await {
+            // What has waited and was sent nowhere need not keep to limits that are gone.
+            let is_over = || self.progress.attempts.get() == 0 && !self.is_in_force();
+            match deadline.due(|| Some(if is_over() { now } else { due }), woken).await {
                 Ok(woken) => woken?,
+                Err(Elapsed) if is_over() => {
+                    self.progress.is_outdated.set(true);
+                    return Err(unavailable(NoPick::Full));
+                }
                 Err(Elapsed) => {
                     self.upstream_stats(|stats| stats.queue_timeouts.add(1));
                     let detail =
@@ -155,6 +161,12 @@ impl<'a> Forward<'a> {
                 Err(no_pick) => return Err(unavailable(no_pick)),
             }
         }
+    }
+
+    /// Whether the request's upstream is still as it was when the request began.
+    fn is_in_force(&self) -> bool {
+        let snapshot = self.worker.snapshot();
+        snapshot.upstreams.iter().any(|upstream| std::ptr::eq(&raw const **upstream, self.upstream))
     }
 
     /// Sends the request to the endpoint: on a kept connection, or on a new one if there is none or
