@@ -262,8 +262,7 @@ impl Upstream {
     pub fn wake_waiting(&self, now: Instant) {
         let queue = &self.shared.queue;
         if !queue.is_empty() {
-            let room = usize::try_from(self.room(now)).unwrap_or(usize::MAX);
-            (0..room.min(queue.len())).for_each(|_| queue.wake_one());
+            queue.wake_for(usize::try_from(self.room(now)).unwrap_or(usize::MAX), now);
         }
     }
 
