@@ -76,6 +76,7 @@ impl<'a> Forward<'a> {
         };
         head.clear();
         let Some((mut other, mut other_line)) = second else { return Ok(()) };
+        let mut first_failed = false;
         let first_answers = {
             let both = async {
                 tokio::select! {
@@ -83,6 +84,7 @@ impl<'a> Forward<'a> {
                     first = answer(line) => match first {
                         Ok(()) => Ok(true),
                         Err(error) => {
+                            first_failed = true;
                             self.judge(picked, &Failed { error, again: Again::Never });
                             answer(&mut other_line).await.map(|()| false)
                         }
@@ -107,6 +109,11 @@ impl<'a> Forward<'a> {
                 self.progress.endpoint.set(Some(picked.index));
             }
             Err(error) => {
+                // What `picked` did has been judged if it was the first to fail.
+                if first_failed {
+                    std::mem::swap(picked, &mut other);
+                    self.progress.endpoint.set(Some(picked.index));
+                }
                 self.tries.tried.borrow_mut().push(other.index);
                 return Err(self.failed(error, false, true));
             }
