@@ -260,7 +260,7 @@ impl<'a> Forward<'a> {
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(picked.endpoint, request);
         if let Some(delay) = self.hedge_after() {
-            Box::pin(self.race(picked, &mut line, request, delay)).await?;
+            Box::pin(self.race(picked, &mut line, request, delay, client.source.io)).await?;
         }
         let written = Cell::new(line.asked.is_some());
         // A kept connection gets the request as soon as it is there; a new one took its time.

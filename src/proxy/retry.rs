@@ -147,11 +147,6 @@ impl Forward<'_> {
         retrying.is_some()
     }
 
-    /// Takes a place in the budget, if there is one now, for a second endpoint beside the first.
-    pub(super) fn may_hedge(&self) -> bool {
-        self.may_repeat(true) && self.take_budget()
-    }
-
     /// Waits for a place in the budget.
     async fn await_budget(&self) -> bool {
         let patience = Instant::now() + BUDGET_PATIENCE;

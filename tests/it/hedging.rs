@@ -270,3 +270,105 @@ fn answers_are_whole_and_connections_in_order() {
     }
     assert_eq!((won(&tinylb), second.connections()), (4.0, 1));
 }
+
+#[test]
+fn a_hedge_that_nobody_can_be_asked_for_keeps_the_time_of_one_try() {
+    // It is back by the time that the try is given up.
+    let (silent, dead) = (Backend::silent(), Refusing::new());
+    let upstream = "retry = { timeout = \"1s\" }";
+    let urls = [silent.url(), dead.url()];
+    let tinylb = Tinylb::run(&ranked(&urls, HEDGE, upstream));
+    let mut client = tinylb.connect();
+    client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    tinylb.wait_for_log("unreachable");
+    let back = dead.revive(|mut conn| conn.answer_all(ok("back")));
+    assert_eq!(client.response().text(), "back");
+    tinylb.assert_tries("/late", 2, Some("timeout"));
+    drop(back);
+}
+
+#[test]
+fn where_neither_answers_in_the_time_of_one_try_a_third_is_asked() {
+    let (silent, third) = ([Backend::silent(), Backend::silent()], Backend::named("third"));
+    let urls = [silent[0].url(), silent[1].url(), third.url()];
+    let upstream = "retry = { timeout = \"200ms\" }";
+    let tinylb = Tinylb::run(&ranked(&urls, HEDGE, upstream));
+    assert_eq!(tinylb.get("/third").text(), "third");
+    tinylb.assert_tries("/third", 3, Some("timeout,hedge"));
+    for backend in &silent {
+        backend.end_of(0);
+        let failures = tinylb.metric("tinylb_endpoint_failures_total", &[&backend.url()]);
+        assert_eq!(failures, 1.0);
+    }
+    let slow = Backend::new(|mut conn| {
+        while conn.request().is_some() {
+            thread::sleep(Duration::from_millis(600));
+            conn.send(ok("slow"));
+        }
+    });
+    let tinylb = hedging(&silent[0], &slow, upstream);
+    assert_eq!(tinylb.get("/waited").text(), "slow", "there is no third");
+    tinylb.assert_tries("/waited", 2, Some("hedge"));
+}
+
+#[test]
+fn a_client_that_goes_away_lets_both_go() {
+    let silent = [Backend::silent(), Backend::silent()];
+    let tinylb = hedging(&silent[0], &silent[1], "");
+    let mut client = tinylb.connect();
+    client.send("GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
+    silent[1].wait_for_requests(1);
+    client.reset();
+    for backend in &silent {
+        backend.end_of(0);
+    }
+    assert_eq!(tinylb.told("/gone")["status"], 499);
+    assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[]), 0.0);
+}
+
+/// There is nobody to ask, so nothing of the budget is taken.
+#[test]
+fn who_cannot_be_hedged_leaves_the_budget_to_others() {
+    let silent = Backend::silent();
+    let tinylb = Tinylb::run(&ranked(&[silent.url()], HEDGE, "timeouts = { response = \"1s\" }"));
+    let mut client = tinylb.connect();
+    client.send("GET /alone HTTP/1.1\r\nHost: a\r\n\r\n");
+    silent.wait_for_requests(1);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(tinylb.metric("tinylb_upstream_retries_running", &[]), 0.0);
+    assert_eq!(tinylb.metric("tinylb_endpoint_requests_in_flight", &[]), 1.0);
+    client.response().assert_fault(504, "http_response_timeout");
+}
+
+/// It was closed while it was idle: that says nothing of the endpoint.
+#[test]
+fn a_stale_connection_of_the_second_is_no_failure_of_it() {
+    let asked = Gate::new();
+    let first = Backend::new({
+        let asked = asked.clone();
+        move |mut conn| {
+            while let Some(request) = conn.request() {
+                if request.target() == "/stale" {
+                    asked.pass();
+                    conn.send(ok("first"));
+                } else {
+                    conn.drain();
+                }
+            }
+        }
+    });
+    let second = Backend::new(move |mut conn| {
+        conn.request();
+        conn.send(ok("second"));
+        if conn.request().is_some() {
+            conn.reset();
+            asked.open();
+        }
+    });
+    let urls = [first.url(), second.url()];
+    let tinylb = Tinylb::run(&ranked(&urls, HEDGE, "ejection = false"));
+    let mut client = tinylb.connect();
+    assert_eq!(client.get("/second").text(), "second");
+    assert_eq!(client.get("/stale").text(), "first");
+    assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[]), 0.0);
+}
