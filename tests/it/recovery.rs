@@ -176,3 +176,21 @@ fn a_connection_alone_does_not_let_it_back_in() {
     assert_eq!(back.requests().len(), 1);
     assert_eq!(tinylb.standing(&url)["why"], "connection_terminated on probation, for 10m");
 }
+
+/// It only means that it could be asked.
+#[test]
+fn being_looked_at_for_a_retry_does_not_end_a_slow_start() {
+    let failing = Backend::resetting();
+    let dead = Refusing::new();
+    let url = dead.url();
+    let upstream = "ejection = false\nslow_start = \"1h\"";
+    let tinylb = Tinylb::run(&ranked(&[failing.url(), url.clone()], "", upstream));
+    tinylb.get("/").assert_fault(502, "connection_terminated");
+    assert_eq!(tinylb.state(&url), "unreachable");
+    let _back = dead.revive(|mut conn| conn.answer_all(ok("back")));
+    tinylb.wait_for_log("reachable again");
+    for _ in 0..3 {
+        assert_eq!(tinylb.get("/").text(), "back");
+        assert_eq!(tinylb.state(&url), "warming");
+    }
+}
