@@ -101,7 +101,7 @@ impl<'a> Forward<'a> {
             tried: &self.tries.tried.borrow(),
             key: self.affinity.key,
             session: self.affinity.session,
-            is_repeatable: self.is_repeatable && self.upstream.config.retry.attempts > 1,
+            is_repeatable: self.may_repeat_next(),
             may_panic,
             now,
         })?;

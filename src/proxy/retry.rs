@@ -119,6 +119,13 @@ impl Forward<'_> {
             && self.deadline().is_none_or(|deadline| Instant::now() < deadline)
     }
 
+    /// Whether the next try could be followed by another one.
+    pub(super) fn may_repeat_next(&self) -> bool {
+        self.is_repeatable
+            && self.progress.attempts.get() + 1 < self.upstream.config.retry.attempts
+            && self.tries.replay.borrow().is_whole
+    }
+
     /// Whether the try that is under way can be given up for one on another endpoint. With
     /// `budget`, only if there is room in it now, which then belongs to this request.
     pub(super) fn can_leave(&self, budget: bool) -> bool {
@@ -127,7 +134,7 @@ impl Forward<'_> {
         let current = self.progress.endpoint.get();
         let is_tried = |index| tried.contains(&index) || current == Some(index);
         self.may_repeat(true)
-            && self.upstream.has_another(is_tried, now)
+            && self.upstream.has_another(is_tried, self.may_repeat_next(), now)
             && (!budget || self.take_budget())
     }
 
@@ -189,7 +196,8 @@ impl Forward<'_> {
                 self.tries.tried.borrow_mut().push(index);
                 let now = Instant::now();
                 let is_tried = |index| self.tries.tried.borrow().contains(&index);
-                if !self.upstream.has_another(is_tried, now) && !self.ask_all_anew().await {
+                let has_other = self.upstream.has_another(is_tried, self.may_repeat_next(), now);
+                if !has_other && !self.ask_all_anew().await {
                     return Err(failed.error);
                 }
                 self.count_retry(reason);

@@ -194,3 +194,29 @@ fn being_looked_at_for_a_retry_does_not_end_a_slow_start() {
         assert_eq!(tinylb.state(&url), "warming");
     }
 }
+
+/// Nothing could be sent again after it.
+#[test]
+fn the_last_try_is_not_the_one_that_finds_out() {
+    let first = Backend::new(|mut conn| {
+        if conn.request().is_some_and(|request| request.target() == "/well") {
+            conn.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nwell");
+        }
+    });
+    let (bad, good) = (Backend::resetting(), Backend::named("good"));
+    let upstream = "retry = { attempts = 2 }\nejection = { failures = 3, time = \"1s\" }";
+    let urls = [first.url(), bad.url(), good.url()];
+    let tinylb = Tinylb::run(&ranked(&urls, "", upstream));
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(tinylb.get("/well").text(), "well");
+        tinylb.get("/fail").assert_fault(502, "connection_terminated");
+    }
+    assert_eq!(tinylb.state(&bad.url()), "ejected");
+    // Its time is over after a second, and whatever is asked goes there after two.
+    while began.elapsed() < Duration::from_millis(1800) {
+        assert_eq!(tinylb.get("/well").text(), "well");
+        assert_eq!(tinylb.get("/fail").text(), "good");
+    }
+    assert_eq!(bad.requests().len(), 3);
+}
