@@ -36,6 +36,7 @@ mod hedging;
 mod held_answers;
 mod limits;
 mod metrics;
+mod mixed_up;
 mod names;
 mod own_answers;
 mod policies;

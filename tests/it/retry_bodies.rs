@@ -87,7 +87,18 @@ fn what_is_still_to_come_may_be_longer_than_what_is_kept() {
     let body = body(200_000);
     for (head, framed) in puts(&body) {
         let gate = Gate::new();
-        let (failing, other) = (resetting_after(500, &gate), Backend::named("other"));
+        let failing = resetting_after(500, &Gate::new());
+        let other = Backend::new({
+            let gate = gate.clone();
+            move |mut conn| {
+                while let Some(head) = conn.head() {
+                    gate.open();
+                    if conn.body(head).is_some() {
+                        conn.send(ok("other"));
+                    }
+                }
+            }
+        });
         let retry = "retry = { buffer = \"1KiB\" }";
         let tinylb = Tinylb::run(&ranked(&[failing.url(), other.url()], "", retry));
         let mut client = tinylb.connect();
