@@ -102,7 +102,7 @@ impl<'a> Forward<'a> {
             tried: &self.tries.tried.borrow(),
             key: self.affinity.key,
             session: self.affinity.session,
-            is_repeatable: self.is_repeatable && self.upstream.config.retry.attempts > 1,
+            is_repeatable: self.may_repeat_next(),
             may_panic,
             now,
         })?;
@@ -279,13 +279,7 @@ impl<'a> Forward<'a> {
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(picked.endpoint, request);
         if let Some(delay) = self.hedge_after() {
-            tokio::select! {
-                biased;
-                raced = Box::pin(self.race(picked, &mut line, request, delay)) => raced?,
-                _ = client.source.io.ready(Interest::ERROR) => {
-                    return Err(Failed { error: Error::CLIENT_CLOSED, again: Again::Never });
-                }
-            }
+            Box::pin(self.race(picked, &mut line, request, delay, client.source.io)).await?;
         }
         let written = Cell::new(line.asked.is_some());
         // A kept connection gets the request as soon as it is there; a new one took its time.

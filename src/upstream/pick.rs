@@ -247,12 +247,19 @@ impl Upstream {
     }
 
     /// Whether a request could go to another endpoint than those it has been tried on.
-    pub fn has_another(&self, tried: impl Fn(usize) -> bool, now: Instant) -> bool {
+    /// `is_repeatable` says whether it could be sent again then.
+    pub fn has_another(
+        &self,
+        tried: impl Fn(usize) -> bool,
+        is_repeatable: bool,
+        now: Instant,
+    ) -> bool {
         let found = Found::default();
+        let slow_start = self.config.slow_start;
         let mut others = self.endpoints.iter().enumerate().filter(|(index, _)| !tried(*index));
         others.any(|(_, e)| {
             e.is_usable()
-                && !matches!(e.state.admits(now, true, self.config.slow_start), Admission::No)
+                && e.state.admits(now, is_repeatable, slow_start) != Admission::No
                 && self.has_room(e, &found)
         })
     }
