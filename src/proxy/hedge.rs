@@ -50,7 +50,7 @@ impl<'a> Forward<'a> {
     /// there is nobody else to ask, the answer is still to come.
     ///
     /// # Errors
-    /// Neither answered, or `client` has gone.
+    /// Neither answered in time, or `client` has gone.
     pub(super) async fn race(
         &self,
         picked: &mut Picked<'a>,
@@ -76,7 +76,7 @@ impl<'a> Forward<'a> {
         head: &mut Vec<u8>,
         delay: Duration,
     ) -> Result<(), Failed> {
-        let asked = if line.is_kept { self.started } else { Instant::now() };
+        let asked = if line.is_kept { picked.since } else { Instant::now() };
         let end = asked + self.upstream.config.timeouts.response;
         self.tries.asked_first.set(Some(asked));
         if let Err(error) = self.ask(line, head, asked).await {
@@ -104,71 +104,53 @@ impl<'a> Forward<'a> {
         }
     }
 
-    /// Waits until one of two endpoints answers, until `end` at most, or as long as a try may take
-    /// if there is a third to ask.
+    /// Waits until one of two endpoints answers, or fails, so that the other is left to be waited
+    /// for; until `end` at most, or as long as a try may take if there is a third to ask.
     async fn first_of(
         &self,
         (picked, line): (&mut Picked<'a>, &mut Line),
         (mut other, mut other_line): (Picked<'a>, Line),
         end: Instant,
     ) -> Result<(), Failed> {
-        let (mut first_failed, mut second_failed) = (false, false);
-        let other_index = other.index;
-        let result = {
-            let mut both = pin!(async {
+        let due = self.upstream.config.retry.timeout.map(|limit| Instant::now() + limit);
+        let early = {
+            let mut first = pin!(async {
                 tokio::select! {
                     biased;
-                    first = answer(line) => match first {
-                        Ok(()) => Ok(true),
-                        Err(error) => {
-                            first_failed = true;
-                            self.judge(picked, &Failed { error, again: Again::Never });
-                            answer(&mut other_line).await.map(|()| false)
-                        }
-                    },
-                    second = answer(&mut other_line) => match second {
-                        Ok(()) => Ok(false),
-                        Err(error) => {
-                            second_failed = true;
-                            // One that was kept had most likely been closed at the same moment.
-                            if !other_line.is_kept {
-                                self.judge(&other, &Failed { error, again: Again::Never });
-                            }
-                            answer(line).await.map(|()| true)
-                        }
-                    },
+                    first = answer(line) => (true, first),
+                    second = answer(&mut other_line) => (false, second),
                 }
             });
-            let due = self.upstream.config.retry.timeout.map(|limit| Instant::now() + limit);
-            let due = due.filter(|due| *due < end);
-            let early = match due {
-                Some(due) => timeout_at(due, &mut both).await.ok(),
+            let early = match due.filter(|due| *due < end) {
+                Some(due) => timeout_at(due, &mut first).await.ok(),
                 None => None,
             };
             match early {
-                Some(result) => result,
-                None if due.is_some() && self.can_leave_both(other_index) => Err(LATE),
-                None => timeout_at(end, both).await.unwrap_or(Err(LATE)),
+                Some(first) => Some(first),
+                None if due.is_some() && self.can_leave_both(other.index) => None,
+                None => timeout_at(end, first).await.ok(),
             }
         };
-        match result {
-            Ok(true) => {}
-            Ok(false) => {
-                self.upstream_stats(|stats| stats.hedges_won.add(1));
-                std::mem::swap(picked, &mut other);
-                std::mem::swap(line, &mut other_line);
-                self.progress.endpoint.set(Some(picked.index));
-            }
+        let Some((is_first, answer)) = early else {
+            // Whoever made this try judges the other one.
+            self.judge(&other, &Failed { error: LATE, again: Again::Never });
+            self.tries.tried.borrow_mut().push(other.index);
+            return Err(self.failed(LATE, false, true));
+        };
+        if is_first != answer.is_ok() {
+            std::mem::swap(picked, &mut other);
+            std::mem::swap(line, &mut other_line);
+            self.progress.endpoint.set(Some(picked.index));
+        }
+        match answer {
+            Ok(()) if !is_first => self.upstream_stats(|stats| stats.hedges_won.add(1)),
+            Ok(()) => {}
             Err(error) => {
-                // Whoever made this try judges the one that is `picked`.
-                if first_failed {
-                    std::mem::swap(picked, &mut other);
-                    self.progress.endpoint.set(Some(picked.index));
-                } else if !second_failed {
+                // A connection that was kept had most likely been closed at the same moment.
+                if !other_line.is_kept {
                     self.judge(&other, &Failed { error, again: Again::Never });
                 }
                 self.tries.tried.borrow_mut().push(other.index);
-                return Err(self.failed(error, false, true));
             }
         }
         Ok(())
@@ -199,7 +181,7 @@ impl<'a> Forward<'a> {
         self.tries.tried.borrow_mut().retain(|index| *index != first.index);
         let Some(picked) = picked else { return Ok(None) };
         let asking = async {
-            let mut line = match self.kept(picked.endpoint) {
+            let mut line = match self.kept(picked.endpoint, picked.since) {
                 Some(connection) => Line::new(connection, true),
                 None => self.connect(picked.endpoint).await?,
             };
