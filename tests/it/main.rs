@@ -32,6 +32,7 @@ mod forwarded_fields;
 mod forwarding;
 mod framing;
 mod harness;
+mod hedge_failures;
 mod hedging;
 mod held_answers;
 mod limits;

@@ -80,7 +80,10 @@ fn who_fails_then_is_left_alone_for_twice_as_long() {
         (tinylb.standing(&bad.url())["ejections"] == 5).then_some(())
     });
     assert_eq!(bad.requests().len(), 7, "three, and each time one more");
-    let log = tinylb.log.all();
+    let log = eventually("the log says so", || {
+        let log = tinylb.log.all();
+        (log.iter().filter(|line| line.contains("ejected: ")).count() == 5).then_some(log)
+    });
     let said: Vec<_> = log.iter().filter_map(|line| line.split_once("ejected: ")).collect();
     let said: Vec<_> =
         said.iter().map(|(_, words)| words.split(" endpoint=").next().unwrap()).collect();

@@ -6,6 +6,7 @@ pub mod echo;
 mod gate;
 mod message;
 mod process;
+mod told;
 mod wire;
 
 use std::thread;
