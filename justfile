@@ -18,6 +18,10 @@ demo *options:
 bench *options:
     bench/compare {{ options }}
 
+# Backends that fall ill, as bench/README.md tells: `just chaos --short`.
+chaos *options:
+    bench/chaos {{ options }}
+
 # Licences, bans, sources and advisories of dependencies; needs cargo-deny.
 deny:
     cargo deny check

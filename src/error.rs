@@ -166,7 +166,11 @@ impl Kind {
     pub const fn is_before_sending(self) -> bool {
         matches!(
             self,
-            Self::ConnectionRefused | Self::ConnectionTimeout | Self::Unroutable | Self::Internal
+            Self::ConnectionRefused
+                | Self::ConnectionTimeout
+                | Self::Unroutable
+                | Self::Overloaded
+                | Self::Internal
         )
     }
 }

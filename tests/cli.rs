@@ -122,6 +122,30 @@ admin 127.0.0.1:9900
 }
 
 #[test]
+fn check_says_who_is_asked_first_and_how_health_is_found_out() {
+    let all = "{ url = \"http://b:1\", weight = 3, priority = 2, drain = true }, \
+        { url = \"http://c:1\", backup = true }";
+    let text = RIGHT.replace("{ url = \"http://b:1\", weight = 2 }", all);
+    assert_ne!(text, RIGHT);
+    for (health, words) in [
+        ("", ""),
+        ("health.path = \"/healthz\"", "; GET /healthz every 5s"),
+        (
+            "health = { type = \"tcp\", port = 81, interval = \"1m 30s\" }",
+            "; a connection on port 81 every 1m 30s",
+        ),
+    ] {
+        let ended = Directory::with("tinylb.toml", &format!("{text}{health}\n")).tinylb(&["check"]);
+        assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+        let upstream = format!(
+            "upstream app: p2c over http://a:1, http://b:1 (weight 3, priority 2, drain), \
+             http://c:1 (backup){words}\n"
+        );
+        assert!(ended.out.contains(&upstream), "{}", ended.out);
+    }
+}
+
+#[test]
 fn check_shows_every_fault_of_a_wrong_file() {
     let text = RIGHT.replace("upstream = \"app\"", "upstream = \"ap\"\nhots = 1");
     let directory = Directory::with("other.toml", &text);
@@ -192,6 +216,8 @@ fn wrong_values_name_the_option_and_what_to_write() {
     for (args, option, advice) in [
         (&["a:1", "--policy", "p3c"][..], "--policy", "did you mean `p2c`?"),
         (&["a:1", "--listen", "8080"], "--listen", "write `:8080`"),
+        (&["a:1", "--health", "healthz"], "--health", "write `/healthz`"),
+        (&["a:1", "--health", "/a b"], "--health", "write it percent-encoded"),
         (&["a:1", "--host", "keep"], "--host", "`pass` and `endpoint`"),
         (&["a:1", "--access-log", "jsno"], "--access-log", "did you mean `json`?"),
         (&["a:1", "--log-level", "trace"], "--log-level", "write one of `error`"),
@@ -221,6 +247,7 @@ fn options_that_contradict_each_other_are_refused() {
         (&["a:1", "--listen", ":1", "--listen", "127.0.0.1:1"], "--listen collide"),
         (&["a:1", "--listen", ":9900"], "write --admin with another port"),
         (&["--policy", "random"], "--policy needs endpoints"),
+        (&["--health", "/"], "--health needs endpoints"),
         (&["--policy", "random", "demo"], "--policy before a command says nothing"),
     ] {
         directory.tinylb(args).fails(2, message);

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tinylb::config::{self, Config, DEFAULT_ADMIN, Drain, Listener, Log, Policy, Upstream};
+use tinylb::config::{
+    self, Check, Config, DEFAULT_ADMIN, Drain, Health, HttpCheck, Listener, Log, Policy, Sticky,
+    Upstream,
+};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -26,7 +29,10 @@ fn every_example_is_right_and_raises_no_doubt() {
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["article.toml", "full.toml", "minimal.toml", "routes.toml"]);
+    assert_eq!(
+        names,
+        ["article.toml", "full.toml", "minimal.toml", "resilience.toml", "routes.toml"]
+    );
 }
 
 #[test]
@@ -38,6 +44,41 @@ fn the_full_example_shows_the_defaults() {
     assert_eq!(full.listeners, [Listener::new(":8080".parse().unwrap())]);
     let [upstream] = full.upstreams.try_into().unwrap();
     assert_eq!(upstream, Upstream::new("api", upstream.endpoints.clone()));
+}
+
+/// Comments are examples of keys: without their marks the file is right, and what they call a
+/// default is one.
+#[test]
+fn the_full_example_is_right_with_its_comments_too() {
+    let full = std::fs::read_to_string(directory().join("full.toml")).unwrap();
+    let is_key = |text: &str| {
+        let word = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        text.starts_with(['[', '{'])
+            || text.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(word))
+    };
+    let plain = |line: &str| match line.trim_start().strip_prefix("# ") {
+        // The other one of the two.
+        Some(text) if text.starts_with("body = ") => String::new(),
+        Some(text) if is_key(text) => text.to_owned(),
+        _ => line.to_owned(),
+    };
+    let text: Vec<_> = full.lines().map(plain).collect();
+    let env = |name: &str| (name == "STICKY_SECRET").then(|| "0123456789abcdef".to_owned());
+    let config = config::parse("full.toml", &text.join("\n"), &env);
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    let [listener] = config.listeners.try_into().unwrap();
+    assert!(listener.max_connections_per_client.is_some() && listener.max_body.is_some());
+    assert!(config.routes[0].host.is_some() && config.routes[0].hedge.is_some());
+    let [upstream] = config.upstreams.try_into().unwrap();
+    assert!(upstream.endpoints.last().unwrap().max_requests.is_some());
+    assert!(upstream.retry.timeout.is_some() && upstream.limits.endpoint_connections.is_some());
+    assert_eq!(upstream.slow_start.unwrap().curve, 1.0);
+    assert_eq!(upstream.sticky.unwrap().same_site, Sticky::new("x").same_site);
+    let health = upstream.health.unwrap();
+    let Check::Http(check) = health.check.clone() else { panic!("{health:?}") };
+    let check = HttpCheck { host: None, headers: Vec::new(), body: None, ..check };
+    let health = Health { check: Check::Http(check), port: None, ..health };
+    assert_eq!(health, Health::new(Check::Http(HttpCheck::default())));
 }
 
 #[test]

@@ -1,1 +1,1 @@
-"""The parts of bench/compare."""
+"""The parts of bench/compare and bench/chaos."""

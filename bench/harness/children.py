@@ -18,15 +18,18 @@ class Child:
 
     running: list["Child"] = []
 
-    def __init__(self, name, command, core, output):
+    def __init__(self, name, command, core, output, listens=False):
+        """One that `listens` takes lines on its standard input. `core` may be several: "0,1"."""
         self.name, self.output = name, output
-        # Should this program be killed outright, the kernel ends the child.
-        wrapper = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+        # Should this program be killed outright, the kernel ends the child. KILL also ends one that is
+        # stopped, and those that listen may be.
+        death = "KILL" if listens else "TERM"
+        wrapper = ["setpriv", "--pdeathsig", death] if shutil.which("setpriv") else []
         wrapper += ["taskset", "-c", str(core)]
-        with open(output, "wb") as file:
+        with open(output, "ab") as file:
             self.process = subprocess.Popen(
                 wrapper + command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is ours to pass on.
@@ -35,6 +38,10 @@ class Child:
 
     def alive(self):
         return self.process.poll() is None
+
+    def tell(self, line):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
 
     def last_words(self, count=400):
         with open(self.output, "rb") as file:
@@ -50,6 +57,15 @@ class Child:
             for tid in _tasks(pid):
                 todo += [int(child) for child in _read(f"/proc/{pid}/task/{tid}/children").split()]
         return found
+
+    def kill(self):
+        """Ends it at once, without asking."""
+        if self in Child.running:
+            Child.running.remove(self)
+        self.process.kill()
+        self.process.wait(5)
+        if self.process.stdin:
+            self.process.stdin.close()
 
     def stop(self):
         """Asks, waits, insists."""

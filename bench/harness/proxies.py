@@ -1,10 +1,12 @@
-"""How each proxy is started, and that it works before it is measured."""
+"""How each proxy is started to be measured, and that it works before it is."""
 
 import http.client
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 
 from .children import Child, free_port, wait_until
 
@@ -22,6 +24,17 @@ INSTALL = {
 
 class Failed(Exception):
     """A proxy that does not start or does not work; the message says how."""
+
+
+def build(package):
+    """Builds a package by itself, so that it gets no feature because of another; its directory."""
+    root = os.path.dirname(HERE)
+    command = ["cargo", "build", "--release", "--quiet", "--package", package]
+    if subprocess.run(command, cwd=root).returncode != 0:
+        sys.exit(f"cargo could not build {package}")
+    metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
+    found = subprocess.run(metadata, cwd=root, capture_output=True, text=True, check=True)
+    return os.path.join(json.loads(found.stdout)["target_directory"], "release")
 
 
 def find(name, given=None):
@@ -62,9 +75,9 @@ def start(name, program, backend_port, directory, core, access_log, nofile):
         command = [program, address, backend]
     elif name == "nginx":
         prefix = ["-p", directory, "-e", os.path.join(directory, "nginx-error.log")]
-        command = [program, *prefix, "-c", _fill("nginx.conf", directory, words)]
+        command = [program, *prefix, "-c", fill("nginx.conf", directory, words)]
     elif name == "haproxy":
-        command = [program, "-db", "-f", _fill("haproxy.cfg", directory, words)]
+        command = [program, "-db", "-f", fill("haproxy.cfg", directory, words)]
     else:
         command = [program, f"http://{backend}", "--listen", address, "--workers", "1"]
         command += ["--admin", f"127.0.0.1:{free_port()}"]
@@ -122,13 +135,13 @@ def _ask(port, method, path, body=None):
         connection.close()
 
 
-def _fill(template, directory, words):
+def fill(template, directory, words):
     """The template with its words filled in, written into `directory`."""
     with open(os.path.join(HERE, template)) as file:
         text = file.read()
     for word, value in words.items():
         text = text.replace(f"@{word}@", str(value))
-    path = os.path.join(directory, template)
+    path = os.path.join(directory, os.path.basename(template))
     with open(path, "w") as file:
         file.write(text)
     return path

@@ -49,7 +49,7 @@ def load_table(case, results):
             _latency(result["p99_us"]),
             _errors(result),
         ])
-    return _table(case.title, head, rows) + _notes(case, results)
+    return table(case.title, head, rows) + _notes(case, results)
 
 
 def idle_table(case, count, results):
@@ -66,7 +66,7 @@ def idle_table(case, count, results):
             f"{result['bytes_per_connection']:,.0f}",
             _errors(result),
         ])
-    return _table(f"{case.title}, {count:,} of them", head, rows) + _notes(case, results)
+    return table(f"{case.title}, {count:,} of them", head, rows) + _notes(case, results)
 
 
 def _notes(case, results):
@@ -89,7 +89,7 @@ def _notes(case, results):
     return "".join(f"\n{note}\n" for note in notes)
 
 
-def _table(title, head, rows):
+def table(title, head, rows):
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(cells):

@@ -1,5 +1,6 @@
-//! What `relay` and `backend` share: a listening socket, an epoll that is edge-triggered throughout,
-//! and a table of connections.
+//! What the programs here share. For the chaos run: [`chaos`], what is asked and answered, and
+//! [`message`], how it is read. For `relay` and `backend`: a listening socket, an epoll that is
+//! edge-triggered throughout, and a table of connections.
 //!
 //! Edge-triggered is the cheapest way on Linux: a descriptor is registered once, for both directions,
 //! and never touched again. The price is one rule that both programs keep: after an edge, read until
@@ -13,6 +14,9 @@ use rustix::event::epoll;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+pub mod chaos;
+pub mod message;
 
 /// Every socket here never blocks and never leaks into a child.
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);

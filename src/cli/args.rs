@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use ipnet::IpNet;
 
 use super::work::Work;
+use crate::config::fields::parse_check_path;
 use crate::config::values::{nearest, parse_duration, parse_network};
 use crate::config::{
     AccessLog, AdminAddress, EndpointUrl, HostMode, ListenAddress, LogLevel, MAX_WORKERS, Policy,
@@ -73,12 +74,16 @@ pub(super) struct LineArgs {
     /// Listen here, such as 127.0.0.1:8080; can be repeated [default: :8080, IPv4 and IPv6]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Vec<ListenAddress>,
-    /// How an endpoint is picked: p2c, least-requests, round-robin or random [default: p2c]
+    /// How an endpoint is picked: p2c, least-requests, round-robin, random, peak-ewma, least-time
+    /// or consistent-hash [default: p2c]
     #[arg(long)]
     pub(super) policy: Option<Policy>,
     /// The Host that endpoints get: pass (the client's) or endpoint (their own) [default: pass]
     #[arg(long, value_name = "MODE")]
     pub(super) host: Option<HostMode>,
+    /// Ask each endpoint for this path every 5s whether it is well, such as /healthz
+    #[arg(long, value_name = "PATH", value_parser = parse_check_path)]
+    pub(super) health: Option<String>,
     /// Networks whose X-Forwarded-* fields are believed, such as 10.0.0.0/8,192.168.1.1
     #[arg(long, value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network)]
     pub(super) trusted_proxies: Vec<IpNet>,
@@ -121,7 +126,8 @@ pub(super) struct DemoArgs {
     /// The time each request takes a backend: one value, or a range to draw from
     #[arg(long, value_name = "TIME", default_value = "5ms..50ms")]
     pub(super) work: Work,
-    /// How a backend is picked: p2c, least-requests, round-robin or random
+    /// How a backend is picked: p2c, least-requests, round-robin, random, peak-ewma, least-time
+    /// or consistent-hash
     #[arg(long, default_value = "p2c")]
     pub(super) policy: Policy,
 }
@@ -163,6 +169,7 @@ impl LineArgs {
             ("--listen", !self.listen.is_empty()),
             ("--policy", self.policy.is_some()),
             ("--host", self.host.is_some()),
+            ("--health", self.health.is_some()),
             ("--trusted-proxies", !self.trusted_proxies.is_empty()),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -212,6 +219,17 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_policy_is_in_the_help() {
+        for command in [Cli::command(), DemoArgs::augment_args(clap::Command::new("demo"))] {
+            let policy = command.get_arguments().find(|a| a.get_id() == "policy").unwrap();
+            let help = policy.get_help().unwrap().to_string();
+            for policy in Policy::ALL {
+                assert!(help.contains(policy.name()), "{policy}: {help}");
+            }
+        }
     }
 
     fn parse(line: &str) -> Cli {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::args::ProcessArgs;
 use super::{FAILED, answer, effective, show};
-use crate::config::{self, Config, Endpoint};
+use crate::config::{self, BACKUP, Check, Config, Endpoint, Health};
 
 /// Checks `file` with the options of `process` above it.
 pub(super) fn check(file: &Path, process: &ProcessArgs) -> ExitCode {
@@ -40,10 +40,11 @@ fn summary(config: &Config) -> String {
         }
     }
     for upstream in &config.upstreams {
-        let endpoints: Vec<_> = upstream.endpoints.iter().map(weighted).collect();
+        let endpoints: Vec<_> = upstream.endpoints.iter().map(endpoint_words).collect();
+        let checks = upstream.health.as_ref().map_or_else(String::new, check_words);
         let _ = writeln!(
             lines,
-            "upstream {}: {} over {}",
+            "upstream {}: {} over {}{checks}",
             upstream.name,
             upstream.policy,
             endpoints.join(", ")
@@ -56,9 +57,32 @@ fn summary(config: &Config) -> String {
     lines
 }
 
-fn weighted(endpoint: &Endpoint) -> String {
-    match endpoint.weight {
-        1 => endpoint.url.to_string(),
-        weight => format!("{} (weight {weight})", endpoint.url),
+/// `http://a:1 (weight 3, backup)`; what is as always is not said.
+fn endpoint_words(endpoint: &Endpoint) -> String {
+    let mut said = Vec::new();
+    if endpoint.weight != 1 {
+        said.push(format!("weight {}", endpoint.weight));
     }
+    match endpoint.priority {
+        0 => {}
+        BACKUP => said.push("backup".to_owned()),
+        priority => said.push(format!("priority {priority}")),
+    }
+    if endpoint.drain {
+        said.push("drain".to_owned());
+    }
+    match said.is_empty() {
+        true => endpoint.url.to_string(),
+        false => format!("{} ({})", endpoint.url, said.join(", ")),
+    }
+}
+
+/// `; GET /healthz every 5s`, what each endpoint is asked.
+fn check_words(health: &Health) -> String {
+    let what = match &health.check {
+        Check::Tcp => "a connection".to_owned(),
+        Check::Http(check) => format!("{} {}", check.method, check.path),
+    };
+    let port = health.port.map_or_else(String::new, |port| format!(" on port {port}"));
+    format!("; {what}{port} every {}", humantime::format_duration(health.interval))
 }

@@ -3,8 +3,8 @@
 
 use super::args::{LineArgs, ProcessArgs};
 use crate::config::{
-    Config, DEFAULT_ADMIN, Drain, Endpoint, EndpointUrl, ListenAddress, Listener, Log, Route,
-    Upstream,
+    Check, Config, DEFAULT_ADMIN, Drain, Endpoint, EndpointUrl, Health, HttpCheck, ListenAddress,
+    Listener, Log, Route, Upstream,
 };
 
 /// What the only upstream is called in one-line use.
@@ -31,6 +31,9 @@ pub(super) fn of_line(line: &LineArgs) -> Config {
     let mut upstream = Upstream::new(UPSTREAM, endpoints(&line.urls));
     upstream.policy = line.policy.unwrap_or(upstream.policy);
     upstream.host = line.host.unwrap_or(upstream.host);
+    upstream.health = line.health.as_ref().map(|path| {
+        Health::new(Check::Http(HttpCheck { path: path.clone(), ..HttpCheck::default() }))
+    });
     let addresses = match line.listen.as_slice() {
         [] => &[LISTEN],
         given => given,
@@ -119,8 +122,10 @@ mod tests {
             [upstreams.default]
             endpoints = [\"http://localhost:8001\", \"http://localhost:8002\"]
         ";
-        let file = config::parse("t.toml", file, &|_| None).unwrap();
-        assert_eq!(line("tinylb http://localhost:8001 localhost:8002"), file);
+        let parsed = |file: &str| config::parse("t.toml", file, &|_| None).unwrap();
+        assert_eq!(line("tinylb http://localhost:8001 localhost:8002"), parsed(file));
+        let file = format!("{file}health = {{ path = \"/healthz\" }}");
+        assert_eq!(line("tinylb localhost:8001 localhost:8002 --health /healthz"), parsed(&file));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the admin address tells of endpoints, and lets operators do to them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -24,7 +26,7 @@ fn upstream(upstream: &Upstream, now: Instant) -> Value {
         "panic": upstream.shared.is_panicking(),
         "queue_length": upstream.shared.queue.len(),
         "retries_running": upstream.shared.budget.running(),
-        "p95_ms": upstream.shared.p95().map(|p95| p95.as_secs_f64() * 1e3),
+        "p95_ms": upstream.shared.p95().map(millis),
         "endpoints": endpoints,
     })
 }
@@ -51,9 +53,14 @@ fn endpoint(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Value {
         "requests_limit": limit(endpoint.limit()),
         "connections": endpoint.state.connections(),
         "connections_limit": limit(endpoint.max_connections),
-        "latency_ms": endpoint.state.recent_latency().map(|l| l.as_secs_f64() * 1e3),
+        "latency_ms": endpoint.state.recent_latency().map(millis),
         "ejections": description.ejections,
     })
+}
+
+/// In milliseconds, to the microsecond.
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Begins or ends the draining of the endpoint that is called `label` in the upstream `name`.

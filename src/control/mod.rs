@@ -2,6 +2,7 @@
 //! never handles traffic, and traffic never waits for it.
 
 mod admin;
+mod checkup;
 mod drain;
 mod endpoints;
 mod metrics;
@@ -27,12 +28,14 @@ use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{Bound, Workers};
+use checkup::Checkup;
 use names::Resolver;
 use signals::{Signal, Signals};
 use view::View;
 
-/// Descriptors that are needed besides connections: sockets that listen, epoll, files, names.
-const SPARE_DESCRIPTORS: u64 = 128;
+/// Descriptors that are needed besides connections: sockets that listen, epoll, files, names (128),
+/// and checks (128) and dials (64) in the background.
+const SPARE_DESCRIPTORS: u64 = 320;
 
 /// How long the end waits for the last lines of the access log to be taken.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -126,6 +129,8 @@ impl Balancer {
         resolver.wait_for_first_answers().await;
         let snapshot =
             Arc::new(Snapshot::build(&config, resolver.names(), &Snapshot::default(), count));
+        let mut checkup = Checkup::default();
+        checkup.follow(&snapshot).await;
         let log = (config.log.access, log);
         let workers =
             Workers::start(count, listeners, &snapshot, &log).context("workers cannot start")?;
@@ -145,7 +150,8 @@ impl Balancer {
         }
         tracing::info!(workers = count, "ready");
         let watch = Watch::default();
-        let mut control = Control { config, reload_from, read, workers, resolver, watch, view };
+        let mut control =
+            Control { config, reload_from, read, workers, resolver, checkup, watch, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -193,6 +199,7 @@ struct Control {
     read: Option<Config>,
     workers: Workers,
     resolver: Resolver,
+    checkup: Checkup,
     watch: Watch,
     view: Rc<RefCell<View>>,
 }
@@ -214,16 +221,25 @@ impl Control {
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
                 now = looks.tick() => self.look(now),
-                changed = self.resolver.changed() => if changed { self.replace_snapshot() },
+                change = self.checkup.changed() => {
+                    if self.checkup.apply(&change) {
+                        self.workers.shared.endpoint_lost();
+                    }
+                }
+                changed = self.resolver.changed() => if changed { self.replace_snapshot().await },
             }
         }
     }
 
     /// Looks after what changes by itself.
     fn look(&mut self, now: Instant) {
-        let snapshot = Arc::clone(&self.view.borrow().snapshot);
+        let snapshot = {
+            let mut view = self.view.borrow_mut();
+            view.checks = self.checkup.tallies();
+            Arc::clone(&view.snapshot)
+        };
         if self.watch.look(&snapshot.upstreams, now) {
-            self.workers.shared.nudge();
+            self.workers.shared.endpoint_lost();
         }
     }
 
@@ -258,17 +274,22 @@ impl Control {
         // What is in force stays so until new names have had the time to resolve.
         self.resolver.follow(&self.config);
         self.resolver.wait_for_first_answers().await;
-        self.replace_snapshot();
+        self.replace_snapshot().await;
         tracing::info!(file, "reloaded");
     }
 
-    /// Builds a snapshot of what is known now, and puts it in force.
-    fn replace_snapshot(&self) {
-        let mut view = self.view.borrow_mut();
+    /// Builds a snapshot of what is known now, has the endpoints that are new in it checked, and
+    /// puts it in force; until then the one before it is.
+    async fn replace_snapshot(&mut self) {
+        let before = Arc::clone(&self.view.borrow().snapshot);
         let workers = self.config.workers.unwrap_or(1);
-        let built = Snapshot::build(&self.config, self.resolver.names(), &view.snapshot, workers);
-        view.snapshot = Arc::new(built);
-        self.workers.replace(&view.snapshot);
+        let built = Snapshot::build(&self.config, self.resolver.names(), &before, workers);
+        let snapshot = Arc::new(built);
+        if self.checkup.follow(&snapshot).await {
+            self.workers.shared.endpoint_lost();
+        }
+        self.view.borrow_mut().snapshot = Arc::clone(&snapshot);
+        self.workers.replace(&snapshot);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::checkup::Tallies;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
 
@@ -15,6 +16,8 @@ pub(super) struct View {
     pub snapshot: Arc<Snapshot>,
     /// The workers' counters.
     pub shared: Arc<Shared>,
+    /// The checks made.
+    pub checks: Tallies,
     /// Whether the last reload, or the start, found a valid configuration.
     pub reload_succeeded: bool,
     /// When that was.
@@ -24,6 +27,7 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>) -> Self {
         let reloaded_at = SystemTime::now();
-        Self { is_ready: true, snapshot, shared, reload_succeeded: true, reloaded_at }
+        let checks = Tallies::new();
+        Self { is_ready: true, snapshot, shared, checks, reload_succeeded: true, reloaded_at }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::outliers::Outliers;
+use super::pace::Pace;
 use super::redial::Redials;
 use crate::upstream::Upstream;
 
@@ -21,13 +22,15 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 pub struct Watch {
     redials: Redials,
     outliers: Outliers,
+    pace: Pace,
     compared: Instant,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         let compared = Instant::now();
-        Self { redials: Redials::default(), outliers: Outliers::default(), compared }
+        let (redials, outliers, pace) = Default::default();
+        Self { redials, outliers, pace, compared }
     }
 }
 
@@ -40,13 +43,16 @@ impl Watch {
                 self.redials.look_at(endpoint, upstream.config.timeouts.connect, now);
             }
             upstream.look_after_panic();
-            // There may be room that nobody freed: an endpoint is back, or a limit was raised.
-            upstream.shared.queue.wake_one();
+            self.pace.limit(upstream, now);
+            upstream.wake_waiting(now);
         }
         if now.saturating_duration_since(self.compared) < COMPARE_EVERY {
             return false;
         }
         self.compared = now;
-        self.outliers.look(upstreams.iter().map(|upstream| &**upstream), now)
+        let upstreams = upstreams.iter().map(|upstream| &**upstream);
+        self.pace.keep_only(upstreams.clone());
+        upstreams.clone().for_each(|upstream| self.pace.look(upstream, now));
+        self.outliers.look(upstreams, now)
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets: listening, dialling, and how long to wait for them.
 
+pub mod admission;
 pub mod deadline;
 pub mod descriptors;
 pub mod dial;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::worker::{DRAIN_IDLE_GRACE, Listener, Worker};
+use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
 use crate::net::listen::Accepted;
 
@@ -45,8 +45,8 @@ pub(super) struct Client {
     pub deadline: Deadline,
     /// When the last exchange ended, or the connection began.
     pub idle_since: Instant,
-    /// Its place under the listener's limit.
-    _permit: OwnedSemaphorePermit,
+    /// Its place under the listener's limits.
+    _place: Place,
 }
 
 impl Drop for Client {
@@ -64,7 +64,7 @@ impl Client {
         worker: Rc<Worker>,
         listener: Rc<Listener>,
         accepted: Accepted,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) -> std::io::Result<Box<Self>> {
         let peer = accepted.peer.ip();
         let stream = TcpStream::from_std(accepted.socket.into())
@@ -77,7 +77,7 @@ impl Client {
             stream,
             peer,
             idle_since: Instant::now(),
-            _permit: permit,
+            _place: place,
         }))
     }
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::time::Instant;
 
 use super::client::Next;
@@ -124,11 +125,26 @@ impl<'a> Forward<'a> {
         };
         self.upstream_stats(|stats| stats.queued.add(1));
         let due = now + config.timeout;
+        // A place that was freed before this one lined up woke nobody.
+        self.upstream.wake_waiting(now);
+        let ClientSide { source, deadline, .. } = client;
         loop {
-            if let Err(Elapsed) = client.deadline.due(|| Some(due), ticket.woken()).await {
-                self.upstream_stats(|stats| stats.queue_timeouts.add(1));
-                let detail = "every endpoint was at its limit for as long as a request may wait";
-                return Err(Error::new(Kind::Overloaded, detail));
+            let woken = async {
+                tokio::select! {
+                    biased;
+                    () = ticket.woken() => Ok(()),
+                    // As while an endpoint is waited for, a FIN is no reason to stop.
+                    _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
+                }
+            };
+            match deadline.due(|| Some(due), woken).await {
+                Ok(woken) => woken?,
+                Err(Elapsed) => {
+                    self.upstream_stats(|stats| stats.queue_timeouts.add(1));
+                    let detail =
+                        "every endpoint was at its limit for as long as a request may wait";
+                    return Err(Error::new(Kind::Overloaded, detail));
+                }
             }
             match self.pick_now(Instant::now(), true) {
                 Ok(picked) => {
@@ -178,11 +194,13 @@ impl<'a> Forward<'a> {
     pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
         let limit = self.upstream.config.timeouts.connect;
         let too_late =
-            Error::new(Kind::ConnectionTimeout, "no place for another connection in time");
+            Cell::new(Error::new(Kind::ConnectionTimeout, "too many connections are on their way"));
         let place = async {
             // Never closed.
             let _ = endpoint.state.dials.acquire().await.map(tokio::sync::SemaphorePermit::forget);
             let dialling = Dialling(endpoint);
+            // From here on it is our own limit that is waited for, and no fault of the endpoint.
+            too_late.set(Error::new(Kind::Overloaded, "no place for another connection in time"));
             loop {
                 let freed = self.upstream.shared.place_freed.notified();
                 let limit = self.upstream.max_connections();
@@ -200,7 +218,7 @@ impl<'a> Forward<'a> {
         let (place, _dialling) = match tokio::time::timeout(limit, place).await {
             Ok(Ok(place)) => place,
             Ok(Err(kept)) => return Ok(Line::new(kept, true)),
-            Err(_) => return Err(too_late),
+            Err(_) => return Err(too_late.get()),
         };
         let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
         for (index, address) in endpoint.dial_order() {
@@ -225,7 +243,8 @@ impl<'a> Forward<'a> {
             Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
                 picked.unreachable(Instant::now(), error.kind)
             }
-            kind if kind.fault() != Blame::Endpoint || kind == Kind::Unavailable => false,
+            Kind::Unavailable | Kind::Overloaded => false,
+            kind if kind.fault() != Blame::Endpoint => false,
             // It is known to be down already, or its answer has been counted.
             _ if matches!(
                 self.tries.given_up.get(),
@@ -242,7 +261,7 @@ impl<'a> Forward<'a> {
             }
         };
         if is_lost {
-            self.worker.shared.nudge();
+            self.worker.shared.endpoint_lost();
         }
     }
 

@@ -126,7 +126,7 @@ impl Forward<'_> {
         if is_failure {
             self.upstream.observe_failure(endpoint, worker, now, took);
             if via.picked.failed(now, "a status that counts as one") {
-                self.worker.shared.nudge();
+                self.worker.shared.endpoint_lost();
             }
         } else {
             self.upstream.observe(endpoint, worker, now, took);
@@ -308,8 +308,9 @@ impl Forward<'_> {
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
         let mut source = Source::new(from_endpoint, buffer, plan.from);
         let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
-        if self.may_repeat(true) {
-            sink.hold = self.upstream.config.retry.hold;
+        let hold = self.upstream.config.retry.hold;
+        if hold > 0 && self.may_repeat(true) {
+            sink.hold = hold;
         }
         // A body with a length, or a chunk that has begun, is owed; an event stream may be quiet.
         let mut waits = Waits {

@@ -56,6 +56,18 @@ pub(super) fn error(
     }
 }
 
+/// Appends the answer to a client that has too many connections: to this one, whatever it asks.
+pub(super) fn too_many_connections(out: &mut Vec<u8>, worker: &Worker) {
+    let body = "429 Too Many Requests\nthis address has too many connections\n";
+    head(out, worker, 429, body.len(), Shape { has_body: true, connection: Some("close") });
+    line(out, b"Retry-After", RETRY_AFTER);
+    let why =
+        "tinylb; error=http_request_denied; details=\"this address has too many connections\"";
+    line(out, b"Proxy-Status", why.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(body.as_bytes());
+}
+
 /// Appends the answer to an OPTIONS request that may not be forwarded any further (RFC 9110 7.6.2).
 pub(super) fn options(out: &mut Vec<u8>, worker: &Worker, shape: Shape) {
     head(out, worker, 200, 0, shape);
@@ -86,6 +98,7 @@ const fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

@@ -59,12 +59,12 @@ pub(super) struct Replay {
     /// Whether everything that was read has been kept.
     pub is_whole: bool,
     /// What was kept; shared with whoever is sending it again.
-    pub kept: Rc<Vec<u8>>,
+    pub kept: Option<Rc<Vec<u8>>>,
 }
 
 impl Default for Replay {
     fn default() -> Self {
-        Self { is_on: false, is_whole: true, kept: Rc::default() }
+        Self { is_on: false, is_whole: true, kept: None }
     }
 }
 
@@ -74,8 +74,9 @@ impl Replay {
         if !self.is_whole || payload.is_empty() {
             return;
         }
-        if self.is_on && self.kept.len() + payload.len() <= limit {
-            Rc::make_mut(&mut self.kept).extend_from_slice(payload);
+        let length = self.kept.as_ref().map_or(0, |kept| kept.len());
+        if self.is_on && length + payload.len() <= limit {
+            Rc::make_mut(self.kept.get_or_insert_default()).extend_from_slice(payload);
         } else {
             self.spoil();
         }
@@ -84,7 +85,7 @@ impl Replay {
     /// Something was read that is not kept.
     pub(super) fn spoil(&mut self) {
         self.is_whole = false;
-        self.kept = Rc::default();
+        self.kept = None;
     }
 }
 
@@ -277,17 +278,18 @@ mod tests {
         let mut replay = Replay { is_on: true, ..Replay::default() };
         replay.keep(b"1234", 8);
         replay.keep(b"5678", 8);
-        assert_eq!((replay.is_whole, replay.kept.as_slice()), (true, &b"12345678"[..]));
+        let kept = |replay: &Replay| replay.kept.as_ref().map(|kept| kept.to_vec());
+        assert_eq!((replay.is_whole, kept(&replay)), (true, Some(b"12345678".to_vec())));
         replay.keep(b"", 8);
         assert!(replay.is_whole);
         replay.keep(b"9", 8);
-        assert!(!replay.is_whole && replay.kept.is_empty());
+        assert!(!replay.is_whole && replay.kept.is_none());
         replay.keep(b"0", 8);
-        assert!(replay.kept.is_empty(), "what is behind a gap is worth nothing");
+        assert!(replay.kept.is_none(), "what is behind a gap is worth nothing");
         let mut off = Replay::default();
         off.keep(b"1", 8);
         off.is_on = true;
         off.keep(b"2", 8);
-        assert!(!off.is_whole && off.kept.is_empty());
+        assert!(!off.is_whole && off.kept.is_none());
     }
 }

@@ -88,11 +88,10 @@ impl Forward<'_> {
         waits: &mut Waits<'_>,
     ) -> Result<(), Broken> {
         let replay = &self.tries.replay;
-        let kept = Rc::clone(&replay.borrow().kept);
-        if !kept.is_empty() {
+        let kept = replay.borrow().kept.as_ref().map(Rc::clone);
+        if let Some(kept) = kept {
             sink.data(&kept, waits).await.map_err(Broken::Sink)?;
         }
-        drop(kept);
         if self.progress.awaits_continue.get() {
             // Until the 100 is passed on, it is the endpoint that we wait for.
             sink.flush(waits).await.map_err(Broken::Sink)?;

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 use super::Command;
+use crate::net::admission::{Limits, Place};
 use crate::net::listen::{Accepted, Listening};
-use crate::proxy::connection::serve;
+use crate::proxy::connection::{refuse, serve};
 use crate::proxy::worker::{Listener, Worker};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory:
@@ -23,13 +24,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said that connections have to wait.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// A connection on its way to another worker. Its place under the listener's limit goes with it.
+/// Connections of clients with too many that are answered at once by one worker; more are closed
+/// without a word, so that refusing is never much work.
+const MAX_REFUSING: usize = 64;
+
+/// A connection on its way to another worker. Its place under the listener's limits goes with it.
 #[derive(Debug)]
 pub struct Handed {
     /// The connection, not known to any runtime yet.
     pub accepted: Accepted,
-    /// Its place under the limit.
-    pub permit: OwnedSemaphorePermit,
+    /// Its place under the limits.
+    pub place: Place,
     /// Which listener it came to.
     pub listener: usize,
 }
@@ -42,13 +47,17 @@ pub struct Acceptor {
     /// Which listener.
     pub(super) number: usize,
     pub(super) socket: Listening,
-    pub(super) limit: Arc<Semaphore>,
+    pub(super) limits: Limits,
     pub(super) workers: Vec<UnboundedSender<Command>>,
     /// Tells when to accept the rest and end.
     pub(super) closing: Rc<Notify>,
     pub(super) listening: Arc<AtomicUsize>,
     /// When it was last said that connections have to wait.
     pub(super) told: Cell<Option<Instant>>,
+    /// When it was last said that a client has too many connections.
+    pub(super) told_of_refusal: Cell<Option<Instant>>,
+    /// Held once by each connection that is being refused.
+    pub(super) refusing: Rc<()>,
 }
 
 impl Drop for Acceptor {
@@ -82,7 +91,7 @@ impl Acceptor {
     async fn accept_waiting(&self) {
         let stats = self.worker.stats();
         loop {
-            let Some((permit, waited)) = self.permit().await else { return };
+            let Some((permit, waited)) = self.limits.permit().await else { return };
             match self.socket.accept() {
                 Ok(accepted) => {
                     stats.accepted.add(1);
@@ -106,27 +115,22 @@ impl Acceptor {
         }
     }
 
-    /// A place under the listener's limit, and whether it had to be waited for; while there is
-    /// none, connections wait in the kernel's queue. The limit itself is never closed.
-    async fn permit(&self) -> Option<(OwnedSemaphorePermit, bool)> {
-        match Arc::clone(&self.limit).try_acquire_owned() {
-            Ok(permit) => Some((permit, false)),
-            Err(_) => Some((Arc::clone(&self.limit).acquire_owned().await.ok()?, true)),
-        }
-    }
-
     /// Says that connections have to wait, from time to time and not for each of them.
     fn tell_of_waiting(&self) {
-        let now = Instant::now();
-        if self.told.get().is_none_or(|told| now > told + TELL_EVERY) {
-            self.told.set(Some(now));
+        if is_time_to_tell(&self.told) {
             let address = self.listener.config.address;
             tracing::warn!(%address, "max_connections is reached; new connections wait");
         }
     }
 
-    /// Hands `accepted` to the worker that has the fewest connections.
+    /// Hands `accepted` to the worker that has the fewest connections, unless its client has too
+    /// many already.
     fn place(&self, accepted: Accepted, permit: OwnedSemaphorePermit) {
+        let client = accepted.peer.ip();
+        let is_exempt = self.listener.trusts(client);
+        let Some(place) = self.limits.place(permit, client, is_exempt) else {
+            return self.refuse(accepted);
+        };
         let all = &self.worker.shared.stats;
         let loads = all.iter().map(|stats| stats.connections.load(Relaxed));
         let target = least_loaded(loads, self.worker.index);
@@ -137,15 +141,41 @@ impl Acceptor {
             Some(other) if target != self.worker.index => {
                 self.worker.stats().handed_over.add(1);
                 // A worker that is gone takes its connections with it.
-                let _ =
-                    other.send(Command::Serve(Handed { accepted, permit, listener: self.number }));
+                let handed = Handed { accepted, place, listener: self.number };
+                let _ = other.send(Command::Serve(handed));
             }
             _ => {
                 let (worker, listener) = (Rc::clone(&self.worker), Rc::clone(&self.listener));
-                serve(worker, listener, accepted, permit);
+                serve(worker, listener, accepted, place);
             }
         }
     }
+
+    /// Answers a client that has too many connections, as far as that costs nothing much.
+    fn refuse(&self, accepted: Accepted) {
+        self.worker.stats().refused.add(1);
+        let client = accepted.peer.ip();
+        if is_time_to_tell(&self.told_of_refusal) {
+            tracing::warn!(%client, "max_connections_per_client is reached; refused with 429");
+        }
+        if Rc::strong_count(&self.refusing) <= MAX_REFUSING {
+            let (worker, refusing) = (Rc::clone(&self.worker), Rc::clone(&self.refusing));
+            tokio::task::spawn_local(async move {
+                refuse(&worker, accepted).await;
+                drop(refusing);
+            });
+        }
+    }
+}
+
+/// Whether it is time to say again what was last said `told`.
+fn is_time_to_tell(told: &Cell<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let is_time = told.get().is_none_or(|told| now > told + TELL_EVERY);
+    if is_time {
+        told.set(Some(now));
+    }
+    is_time
 }
 
 /// The worker with the fewest connections; `own` unless the difference is worth a hand-over, which

@@ -12,10 +12,10 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use socket2::Socket;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config;
+use crate::net::admission::Limits;
 use crate::net::listen::stop_handshakes;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
@@ -64,7 +64,7 @@ pub struct Start {
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) log: (config::AccessLog, SyncSender<Vec<u8>>),
-    pub(crate) listeners: Vec<(config::Listener, Socket, Arc<Semaphore>)>,
+    pub(crate) listeners: Vec<(config::Listener, Socket, Limits)>,
     pub(crate) commands: UnboundedReceiver<Command>,
     pub(crate) workers: Vec<UnboundedSender<Command>>,
     pub(crate) listening: Arc<AtomicUsize>,
@@ -85,11 +85,10 @@ impl Workers {
         let listening = Arc::new(AtomicUsize::new(count * bound.len()));
         let (commands, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(|_| unbounded_channel()).unzip();
-        // One limit for each listener, over all workers.
+        // One set for each listener, over all workers.
         let limits: Vec<_> = bound
             .iter()
-            .map(|b| b.config.max_connections.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS))
-            .map(|limit| Arc::new(Semaphore::new(limit)))
+            .map(|b| Limits::new(b.config.max_connections, b.config.max_connections_per_client))
             .collect();
         let mut threads = Vec::new();
         let mut sockets = Vec::new();
@@ -98,7 +97,7 @@ impl Workers {
             for (bound, limit) in bound.iter_mut().zip(&limits) {
                 let socket = bound.sockets.pop().ok_or(io::ErrorKind::InvalidInput)?;
                 sockets.push(socket.try_clone()?);
-                listeners.push((bound.config.clone(), socket, Arc::clone(limit)));
+                listeners.push((bound.config.clone(), socket, limit.clone()));
             }
             let start = Start {
                 index,

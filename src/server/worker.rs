@@ -41,7 +41,7 @@ async fn run(start: Start) {
     let worker = Rc::new(Worker::new(index, shared, snapshot, AccessLog::new(log.0, log.1)));
     let closing = Rc::new(Notify::new());
     let mut known = Vec::new();
-    for (number, (config, socket, limit)) in listeners.into_iter().enumerate() {
+    for (number, (config, socket, limits)) in listeners.into_iter().enumerate() {
         let listener = Rc::new(Listener { config });
         known.push(Rc::clone(&listener));
         match Listening::new(socket) {
@@ -51,11 +51,13 @@ async fn run(start: Start) {
                     listener,
                     number,
                     socket,
-                    limit,
+                    limits,
                     workers: workers.clone(),
                     closing: Rc::clone(&closing),
                     listening: Arc::clone(&listening),
                     told: Cell::new(None),
+                    told_of_refusal: Cell::new(None),
+                    refusing: Rc::default(),
                 };
                 tokio::task::spawn_local(accept(acceptor));
             }
@@ -68,7 +70,7 @@ async fn run(start: Start) {
             Command::Serve(handed) => {
                 if let Some(listener) = known.get(handed.listener) {
                     let (worker, listener) = (Rc::clone(&worker), Rc::clone(listener));
-                    serve(worker, listener, handed.accepted, handed.permit);
+                    serve(worker, listener, handed.accepted, handed.place);
                 }
             }
             Command::Replace(snapshot) => worker.replace_snapshot(snapshot),

@@ -111,9 +111,7 @@ impl Upstream {
             return Ok(picked);
         }
         let found = Found::default();
-        let has_threshold = self.config.panic.is_some_and(|threshold| threshold > 0.0);
-        let is_panicking = has_threshold && wanted.may_panic && self.shared.is_panicking();
-        if !is_panicking {
+        if !(wanted.may_panic && self.ignores_health()) {
             let ready = |i: usize, e: &Endpoint| self.is_ready(i, e, wanted, &found, false);
             if let Some(picked) = self.pick_among(wanted, How::Policy, ready) {
                 return Ok(picked);
@@ -237,7 +235,8 @@ impl Upstream {
         if !endpoint.state.start(limit) {
             return None;
         }
-        let is_probe = how == How::Policy
+        // Also in panic, which would never end otherwise where it is by a threshold.
+        let is_probe = how != How::Session
             && endpoint.state.is_lost()
             && endpoint.state.probe(wanted.now, wanted.is_repeatable);
         if how == How::Policy && !is_probe && endpoint.state.is_lost() {
@@ -263,6 +262,40 @@ impl Upstream {
                 && e.state.admits(now, is_repeatable, slow_start) != Admission::No
                 && self.has_room(e, &found)
         })
+    }
+
+    /// Wakes as many of those that wait as there is room for now: for room that nobody freed, since
+    /// an endpoint is back or a limit was raised, and for what was freed while somebody lined up.
+    pub fn wake_waiting(&self, now: Instant) {
+        let queue = &self.shared.queue;
+        if !queue.is_empty() {
+            let room = usize::try_from(self.room(now)).unwrap_or(usize::MAX);
+            (0..room.min(queue.len())).for_each(|_| queue.wake_one());
+        }
+    }
+
+    /// How many more requests could be picked for now.
+    fn room(&self, now: Instant) -> u32 {
+        let all = self.max_requests().saturating_sub(self.shared.in_flight.get());
+        let sum = |may: &dyn Fn(&Endpoint) -> bool| {
+            let rooms = self.endpoints.iter().filter(|e| e.is_usable() && may(e));
+            rooms.map(|e| e.limit().saturating_sub(e.state.in_flight())).reduce(u32::saturating_add)
+        };
+        let slow_start = self.config.slow_start;
+        let admits = |e: &Endpoint| e.state.admits(now, true, slow_start) != Admission::No;
+        let in_panic = |e: &Endpoint| e.state.admits_in_panic();
+        let rooms = match (self.ignores_health(), self.config.panic) {
+            (true, _) => sum(&in_panic),
+            (false, Some(_)) => sum(&admits).or_else(|| sum(&in_panic)),
+            (false, None) => sum(&admits),
+        };
+        // Where nobody can have them, they are to be told.
+        rooms.map_or(u32::MAX, |room| room.min(all))
+    }
+
+    /// Whether requests go to all endpoints, though some are healthy.
+    fn ignores_health(&self) -> bool {
+        self.config.panic.is_some_and(|threshold| threshold > 0.0) && self.shared.is_panicking()
     }
 
     /// Looks whether enough endpoints are healthy, and says what has changed; from time to time.

@@ -53,6 +53,7 @@ impl Sums {
             }
         }
         self.endpoint_times(encoder)?;
+        self.checks(encoder)?;
         let mut family =
             counter(encoder, "endpoint_ejections", "Times that it was left alone, failing")?;
         for (upstream, endpoint) in self.each_endpoint() {
@@ -98,6 +99,22 @@ impl Sums {
             family
                 .encode_family(&labels)?
                 .encode_counter::<super::NoLabels, _, u64>(&seconds, None)?;
+        }
+        Ok(())
+    }
+
+    fn checks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = counter(encoder, "health_checks", "Checks made, by result")?;
+        for (upstream, endpoint) in self.each_endpoint() {
+            let Some((passed, failed)) = self.checks.get(&endpoint.state.id) else { continue };
+            for (result, count) in [("passed", *passed), ("failed", *failed)] {
+                let labels = [
+                    ("upstream", upstream),
+                    ("endpoint", &*endpoint.state.label),
+                    ("result", result),
+                ];
+                one(&mut family, &labels, count)?;
+            }
         }
         Ok(())
     }

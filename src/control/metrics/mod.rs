@@ -14,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::checkup::Tallies;
 use super::view::View;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
@@ -30,6 +31,7 @@ pub(super) fn render(view: &View) -> Result<String, fmt::Error> {
     registry.register_collector(Box::new(Sums {
         snapshot: Arc::clone(&view.snapshot),
         shared: Arc::clone(&view.shared),
+        checks: view.checks.clone(),
         reload_succeeded: view.reload_succeeded,
         reloaded_at: reloaded_at.map_or(0.0, |d| d.as_secs_f64()),
     }));
@@ -42,6 +44,7 @@ pub(super) fn render(view: &View) -> Result<String, fmt::Error> {
 struct Sums {
     snapshot: Arc<Snapshot>,
     shared: Arc<Shared>,
+    checks: Tallies,
     reload_succeeded: bool,
     reloaded_at: f64,
 }

@@ -25,6 +25,8 @@ pub(super) fn better(
     let first = random.draw()?;
     let drawn = match random.draw_other(first) {
         Some(second) if usable(first) && usable(second) => Some((first, second)),
+        // There is only this one.
+        None if usable(first) => return Some(first),
         _ => {
             let first = random.draw_among(&usable)?;
             match random.draw_among(|index| index != first && usable(index)) {

@@ -1,0 +1,170 @@
+"""What the clients saw, counted and judged."""
+
+import collections
+
+from .report import table
+from .resilience import VARIANTS
+
+# The load is even when no backend's share is further from its due than this. With the 900 answers of a
+# window, chance alone moves a share by 1.4 % (one standard deviation).
+TOLERANCE = 0.06
+WINDOW = 2.0
+SLOT = 0.25  # as the clients count
+
+
+def judge(name, outcome, events, options, backends):
+    """Figures of a run, and `faults`: what must not have been, in words."""
+    variant, reports = VARIANTS[name], outcome["reports"]
+    failed = [dict(failure, at=_shifted(failure["at"], report, outcome))
+              for report in reports for failure in report["failed"]]
+    failed.sort(key=lambda failure: failure["at"])
+    mixed = [failure for failure in failed if failure["kind"] == "mixed up"]
+    rest = [failure for failure in failed if failure["kind"] != "mixed up"]
+    idempotent = [failure for failure in rest if failure["method"] != "POST"]
+    whole = [failure for failure in idempotent if failure["kind"] != "cut"]
+    posts = [failure for failure in rest if failure["method"] == "POST"]
+    worst = max(reports, key=lambda report: report["worst"])
+    result = {
+        "requests": sum(sum(report["requests"].values()) for report in reports),
+        "answered": sum(sum(report["answered"].values()) for report in reports),
+        "idempotent_failed": len(idempotent),
+        "cut": len(idempotent) - len(whole),
+        "posts_failed": len(posts),
+        "posts_twice": outcome["posts_twice"],
+        "mixed_up": len(mixed),
+        "reasons": {"GET and PUT": _reasons(idempotent), "POST": _reasons(posts)},
+        "retries": outcome["retries"],
+        "worst": worst["worst"],
+        "worst_at": _shifted(worst["worst_at"], worst, outcome),
+        "even_after": even_after(outcome, events, options, backends),
+        "late": outcome["late"],
+        "mixed": mixed,
+        "failed": failed,
+    } | _percentiles(reports)
+
+    faults = list(outcome["faults"])
+    if mixed:
+        faults.append(f"{len(mixed)} answers were mixed up, the first: {mixed[0]['detail']}")
+    if variant.ours:
+        blamed = idempotent if variant.holds else whole
+        if blamed:
+            faults.append(f"{len(blamed)} requests failed that could have been sent again")
+        if result["posts_twice"]:
+            faults.append(f"{result['posts_twice']} POSTs were sent to a second backend")
+        if result["even_after"] is None:
+            faults.append(f"the load was not even again within {options.even_within:g} s")
+    return result | {"faults": faults}
+
+
+def _shifted(at, report, outcome):
+    """A client's time as the run's."""
+    return round(at + report["started"] - outcome["began"], 3)
+
+
+def _reasons(failures):
+    return dict(collections.Counter(failure["kind"] for failure in failures).most_common())
+
+
+def _percentiles(reports):
+    times = collections.Counter()
+    for report in reports:
+        for end, count in report["times"]:
+            times[end] += count
+    total, found, seen = sum(times.values()), {}, 0
+    wanted = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]
+    for end in sorted(times):
+        seen += times[end]
+        while wanted and seen >= wanted[0][1] * total:
+            found[wanted.pop(0)[0]] = end
+    return found
+
+
+def even_after(outcome, events, options, backends):
+    """Seconds from the last event's end until the load was even and stayed so; nothing if too many."""
+    calm = outcome["began"] + max((event.end for event in events), default=0)
+    slots = collections.defaultdict(collections.Counter)
+    for report in outcome["reports"]:
+        for at, backend, count in report["slots"]:
+            slots[round((report["started"] + at - calm) / SLOT)][backend] += count
+    length = round(WINDOW / SLOT)
+    last = round((outcome["began"] + options.seconds - calm) / SLOT) - length
+    uneven = [first for first in range(0, last + 1)
+              if not _even(sum((slots[first + n] for n in range(length)), collections.Counter()),
+                           options.rate, backends)]
+    after = (max(uneven) + 1) * SLOT if uneven else 0.0
+    return after if after <= options.even_within else None
+
+
+def _even(counts, rate, backends):
+    total = sum(counts.values())
+    if total < rate * WINDOW / 2:
+        return False
+    shares = [counts[f"b{n + 1}"] / total for n in range(backends)]
+    return all(abs(share - 1 / backends) <= TOLERANCE for share in shares)
+
+
+def summary(results):
+    """The table of all proxies, and a few lines about each."""
+    head = ["", "requests", "2xx", "idempotent failed", "without cut", "POSTs failed", "POSTs twice",
+            "mixed up", "retries", "p50", "p99", "p99.9", "worst", "even after"]
+    rows = []
+    for name, result in results.items():
+        if "requests" not in result:
+            rows.append([name, *["–"] * (len(head) - 1)])
+            continue
+        retries = result["retries"]
+        even = result["even_after"]
+        rows.append([
+            name,
+            f"{result['requests']:,}",
+            f"{result['answered']:,}",
+            f"{result['idempotent_failed']:,}",
+            f"{result['idempotent_failed'] - result['cut']:,}",
+            f"{result['posts_failed']:,}",
+            f"{result['posts_twice']:,}",
+            f"{result['mixed_up']:,}",
+            "–" if retries is None else f"{sum(retries.values()):,}",
+            *(_time(result[key]) for key in ("p50", "p99", "p999", "worst")),
+            "not" if even is None else f"{even:.1f} s",
+        ])
+    return table("Requests while backends fell ill", head, rows)
+
+
+def details(name, result, events):
+    """Lines below the table: reasons, and where it matters the first failures with what was wrong then."""
+    lines = []
+    for methods, reasons in result.get("reasons", {}).items():
+        if reasons:
+            each = ", ".join(f"{count} {kind}" for kind, count in reasons.items())
+            lines.append(f"{name}, {methods} failed: {each}")
+    if result.get("retries"):
+        each = ", ".join(f"{count} {kind}" for kind, count in result["retries"].items())
+        lines.append(f"{name}, tried again: {each}")
+    if result.get("late", 0) > 0.2:
+        lines.append(f"{name}: the machine stood still for {result['late']:.1f} s at worst.")
+    lines += [f"FAULT: {name}: {fault}" for fault in result["faults"]]
+    if result["faults"]:
+        lines += [_told(failure, events) for failure in _blamed(name, result)[:10]]
+    return lines
+
+
+def _blamed(name, result):
+    variant = VARIANTS[name]
+    if not variant.ours:
+        return result.get("mixed", [])
+    return [failure for failure in result.get("failed", [])
+            if failure["kind"] == "mixed up"
+            or failure["method"] != "POST" and (variant.holds or failure["kind"] != "cut")]
+
+
+def _told(failure, events):
+    began = failure["at"] - failure["took"]
+    ill = [f"b{event.backend + 1} {event.kind} {event.words}".strip() for event in events
+           if event.begin <= failure["at"] and event.end + 1.5 >= began]
+    what = " ".join([failure["kind"], failure["detail"]]).strip()
+    return (f"  at {failure['at']:.2f} s {failure['method']} {failure['id']}: {what} after"
+            f" {failure['took']:.2f} s; then or shortly before: {', '.join(ill) or 'nothing'}")
+
+
+def _time(seconds):
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
