@@ -36,6 +36,7 @@ mod framing;
 mod harness;
 mod hashing;
 mod health;
+mod hedge_failures;
 mod hedging;
 mod held_answers;
 mod limits;

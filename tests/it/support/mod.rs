@@ -7,6 +7,7 @@ mod gate;
 mod held;
 mod message;
 mod process;
+mod told;
 mod wire;
 
 use std::thread;
