@@ -39,7 +39,7 @@ impl Affinity {
     /// alone went astray, where the endpoint was full or failed it, and the next ones will not.
     pub(super) fn cookie(&self, forward: &Forward<'_>, index: usize) -> Option<String> {
         let sticky = forward.upstream.sticky.as_ref()?;
-        let belongs = |e: &Endpoint| !e.addresses.is_empty() && e.state.admits_session();
+        let belongs = |e: &Endpoint| !e.addresses.is_empty() && e.state.is_healthy();
         let home = self.session.and_then(|session| forward.upstream.endpoints.get(session));
         if self.session == Some(index) || home.is_some_and(belongs) {
             return None;

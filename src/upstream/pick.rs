@@ -50,6 +50,8 @@ pub struct Picked<'u> {
     pub endpoint: &'u Endpoint,
     /// Why this one.
     pub how: How,
+    /// When it was picked.
+    pub since: Instant,
     /// Whether this request is to find out whether the endpoint is well again.
     is_probe: Cell<bool>,
 }
@@ -169,10 +171,9 @@ impl Upstream {
         how: How,
         ready: impl Fn(usize, &Endpoint) -> bool,
     ) -> Option<Picked<'_>> {
-        for (priority, balancer) in &self.tiers {
+        for (_, balancer) in &self.tiers {
             for _ in 0..MAX_RACES {
-                let usable = |i: usize, e: &Endpoint| e.priority == *priority && ready(i, e);
-                let Some(index) = balancer.pick(&self.endpoints, wanted.key, wanted.now, usable)
+                let Some(index) = balancer.pick(&self.endpoints, wanted.key, wanted.now, &ready)
                 else {
                     break;
                 };
@@ -190,7 +191,7 @@ impl Upstream {
     fn pick_session(&self, index: usize, wanted: &Wanted<'_>) -> Option<Picked<'_>> {
         let endpoint = self.endpoints.get(index)?;
         let may = !endpoint.addresses.is_empty()
-            && endpoint.state.admits_session()
+            && endpoint.state.is_healthy()
             && !wanted.tried.contains(&index);
         if may { self.start(index, How::Session, wanted) } else { None }
     }
@@ -236,23 +237,30 @@ impl Upstream {
             return None;
         }
         // Also in panic, which would never end otherwise where it is by a threshold.
-        let is_probe = how != How::Session
-            && endpoint.state.is_lost()
-            && endpoint.state.probe(wanted.now, wanted.is_repeatable);
-        if how == How::Policy && !is_probe && endpoint.state.is_lost() {
+        let is_lost = how != How::Session && endpoint.state.is_lost();
+        let is_probe = is_lost && endpoint.state.probe(wanted.now, wanted.is_repeatable);
+        if is_lost && !is_probe && how == How::Policy {
             endpoint.state.end();
             return None;
         }
-        Some(Picked { upstream: self, index, endpoint, how, is_probe: Cell::new(is_probe) })
+        let (since, is_probe) = (wanted.now, Cell::new(is_probe));
+        Some(Picked { upstream: self, index, endpoint, how, since, is_probe })
     }
 
     /// Whether a request could go to another endpoint than those it has been tried on.
-    pub fn has_another(&self, tried: impl Fn(usize) -> bool, now: Instant) -> bool {
+    /// `is_repeatable` says whether it could be sent again then.
+    pub fn has_another(
+        &self,
+        tried: impl Fn(usize) -> bool,
+        is_repeatable: bool,
+        now: Instant,
+    ) -> bool {
         let found = Found::default();
+        let slow_start = self.config.slow_start;
         let mut others = self.endpoints.iter().enumerate().filter(|(index, _)| !tried(*index));
         others.any(|(_, e)| {
             e.is_usable()
-                && !matches!(e.state.admits(now, true, self.config.slow_start), Admission::No)
+                && e.state.admits(now, is_repeatable, slow_start) != Admission::No
                 && self.has_room(e, &found)
         })
     }
@@ -293,7 +301,9 @@ impl Upstream {
     /// Looks whether enough endpoints are healthy, and says what has changed; from time to time.
     #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
     pub fn look_after_panic(&self) {
-        let Some(threshold) = self.config.panic else { return };
+        let Some(threshold) = self.config.panic else {
+            return self.shared.is_panicking.store(false, Relaxed);
+        };
         let candidates =
             self.endpoints.iter().filter(|e| e.is_usable() && e.state.admits_in_panic());
         let (mut all, mut healthy) = (0usize, 0usize);

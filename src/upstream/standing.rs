@@ -178,11 +178,6 @@ impl State {
         !self.standing.has(UNKNOWN | DRAINING)
     }
 
-    /// Whether a request of a session that belongs there may go there.
-    pub fn admits_session(&self) -> bool {
-        !self.standing.has(UNKNOWN | DOWN | OPEN)
-    }
-
     /// Whether it counts as healthy: checked, up, and its circuit closed.
     pub fn is_healthy(&self) -> bool {
         !self.standing.has(UNKNOWN | DOWN | OPEN)
@@ -199,8 +194,11 @@ impl State {
     }
 
     /// Takes the place of the request that finds out whether it is well again; false where
-    /// another was faster.
+    /// another was faster, or it is not time yet.
     pub fn probe(&self, now: Instant, is_repeatable: bool) -> bool {
+        if self.standing.millis(now) < self.standing.probe_at.load(Relaxed) {
+            return false;
+        }
         let mut account = self.standing.account();
         let has_place = account.circuit.probe(now, is_repeatable);
         self.standing.show(&account);
@@ -219,9 +217,10 @@ impl State {
         let mut account = self.standing.account();
         if account.circuit.probe_succeeded(now) {
             account.note(now, "it answered a request".into());
+            // Before it is shown, so that nobody picks it who does not know that it is new.
+            self.standing.is_well(now);
             self.standing.show(&account);
             drop(account);
-            self.standing.is_well(now);
             tracing::info!(endpoint = %self.label, upstream = %self.upstream, "back in: it answered a request");
         }
     }
@@ -275,11 +274,11 @@ impl State {
         let was_open = !matches!(account.circuit.phase(), Phase::Closed | Phase::Probation { .. });
         let Some(pause) = account.circuit.unreachable(now, fastrand::f64()) else { return false };
         self.standing.show(&account);
+        account.note(now, kind.name().into());
         if was_open {
-            // It has been said.
+            // It has been said that it is left alone.
             return false;
         }
-        account.note(now, kind.name().into());
         account.ejections += 1;
         drop(account);
         let (endpoint, upstream, error) = (&self.label, &self.upstream, kind.name());
@@ -506,10 +505,10 @@ mod tests {
         let (state, now) = (state(), Instant::now());
         state.drain(now, true);
         assert_eq!(state.admits(now, true, None), Admission::No);
-        assert!(state.admits_session() && !state.admits_in_panic());
+        assert!(state.is_healthy() && !state.admits_in_panic());
         assert_eq!(state.describe(now, None).state, "draining");
         assert!(state.unreachable(now, Kind::ConnectionRefused));
-        assert!(!state.admits_session());
+        assert!(!state.is_healthy());
         state.drain(now, false);
         assert_eq!(state.describe(now, None).state, "unreachable");
     }

@@ -1,49 +1,33 @@
 //! Endpoints that are new or have come back are eased in.
 
-use std::time::{Duration, Instant};
-
 use crate::support::{Backend, Refusing, Signal, Tinylb, config, eventually, ok};
 
-/// How long the slow start of these tests takes.
-const TIME: Duration = Duration::from_secs(3);
+/// So long that all that is asked in a test is asked at its beginning.
+const LONG: &str = "policy = \"random\"\nslow_start = \"1h\"";
 
-const EASED: &str = "policy = \"random\"\nslow_start = \"3s\"";
+/// So short that its end is soon there.
+const SHORT: &str = "policy = \"random\"\nslow_start = \"300ms\"";
 
-/// Who answered, how long after `start` it was asked.
-type Answers = Vec<(Duration, String)>;
-
-/// Asks from `start` on until a while after the slow start is over.
-fn ask_on(tinylb: &Tinylb, start: Instant) -> Answers {
-    let mut clients: Vec<_> = (0..4).map(|_| tinylb.connect()).collect();
-    let mut answers = Answers::new();
-    while start.elapsed() < TIME + Duration::from_secs(1) {
-        let client = &mut clients[answers.len() % 4];
-        let asked = start.elapsed();
-        let response = client.get("/");
-        assert_eq!(response.status, 200);
-        answers.push((asked, response.text()));
-        std::thread::sleep(Duration::from_micros(500));
-    }
-    answers
+/// How many of 400 requests `name` answers.
+fn of_400(tinylb: &Tinylb, name: &str) -> usize {
+    let mut client = tinylb.connect();
+    (0..400).filter(|_| client.get("/").text() == name).count()
 }
 
-/// The share of those asked between two times that `name` answered; with enough of them to tell.
+/// Of two, the one at `url` has about a tenth of its share at first, a twentieth of all.
 #[track_caller]
-fn share(answers: &Answers, name: &str, from: Duration, to: Duration) -> f64 {
-    let within: Vec<_> = answers.iter().filter(|(at, _)| (from..to).contains(at)).collect();
-    assert!(within.len() >= 60, "only {} were asked from {from:?} to {to:?}", within.len());
-    within.iter().filter(|(_, who)| who == name).count() as f64 / within.len() as f64
+fn assert_begins(tinylb: &Tinylb, url: &str, name: &str) {
+    let answered = of_400(tinylb, name);
+    assert!((1..80).contains(&answered), "{answered} of 400, where half would be its whole share");
+    assert_eq!(state(tinylb, url), "warming");
 }
 
-/// Of two, the new one begins with about a tenth of its share and has the whole in the end.
+/// Of two, the one at `url` has its whole share in the end.
 #[track_caller]
-fn assert_eased_in(answers: &Answers, name: &str) {
-    let begin = share(answers, name, Duration::ZERO, TIME / 6);
-    let middle = share(answers, name, TIME * 2 / 5, TIME * 3 / 5);
-    let end = share(answers, name, TIME + TIME / 30, TIME * 2);
-    assert!(begin > 0.0 && begin < 0.25, "{begin} at first, {middle} in the middle, {end} then");
-    assert!((0.12..0.46).contains(&middle), "{begin} at first, {middle} in the middle, {end} then");
-    assert!((0.35..0.65).contains(&end), "{begin} at first, {middle} in the middle, {end} then");
+fn assert_ends(tinylb: &Tinylb, url: &str, name: &str) {
+    eventually("it has its whole share", || (state(tinylb, url) == "up").then_some(()));
+    let answered = of_400(tinylb, name);
+    assert!((120..280).contains(&answered), "{answered} of 400");
 }
 
 fn state(tinylb: &Tinylb, url: &str) -> String {
@@ -55,53 +39,64 @@ fn state(tinylb: &Tinylb, url: &str) -> String {
 
 /// Waits until an answer comes from `name`.
 #[track_caller]
-fn wait_for(tinylb: &Tinylb, name: &str) -> Instant {
-    eventually(&format!("{name} answers"), || (tinylb.get("/").text() == name).then(Instant::now))
+fn wait_for(tinylb: &Tinylb, name: &str) {
+    eventually(&format!("{name} answers"), || (tinylb.get("/").text() == name).then_some(()));
 }
 
 #[test]
 fn one_that_comes_back_is_eased_in() {
-    let (here, gone) = (Backend::named("here"), Refusing::new());
-    let gone_url = gone.url();
-    let tinylb = Tinylb::run(&config(&[here.url(), gone_url.clone()], "", EASED));
-    eventually("it is known to be gone", || {
-        assert_eq!(tinylb.get("/").text(), "here");
-        (state(&tinylb, &gone_url) == "unreachable").then_some(())
-    });
-    let _back = gone.revive(|mut conn| conn.answer_all(ok("back")));
-    let start = wait_for(&tinylb, "back");
-    assert_eq!(state(&tinylb, &gone_url), "warming");
-    let answers = ask_on(&tinylb, start);
-    assert_eased_in(&answers, "back");
-    assert_eq!(state(&tinylb, &gone_url), "up");
+    for eased in [LONG, SHORT] {
+        let (here, gone) = (Backend::named("here"), Refusing::new());
+        let gone_url = gone.url();
+        let tinylb = Tinylb::run(&config(&[here.url(), gone_url.clone()], "", eased));
+        eventually("it is known to be gone", || {
+            assert_eq!(tinylb.get("/").text(), "here");
+            (state(&tinylb, &gone_url) == "unreachable").then_some(())
+        });
+        let _back = gone.revive(|mut conn| conn.answer_all(ok("back")));
+        wait_for(&tinylb, "back");
+        match eased {
+            LONG => assert_begins(&tinylb, &gone_url, "back"),
+            _ => assert_ends(&tinylb, &gone_url, "back"),
+        }
+    }
 }
 
 #[test]
 fn one_that_a_reload_brings_is_eased_in() {
-    let (old, new) = (Backend::named("old"), Backend::named("new"));
-    let tinylb = Tinylb::run(&config(&[old.url()], "", EASED));
-    assert_eq!(tinylb.get("/").text(), "old");
-    tinylb.rewrite(&config(&[old.url(), new.url()], "", EASED));
-    tinylb.signal(Signal::HUP);
-    tinylb.wait_for_log("reloaded");
-    let answers = ask_on(&tinylb, Instant::now());
-    assert_eased_in(&answers, "new");
+    for eased in [LONG, SHORT] {
+        let (old, new) = (Backend::named("old"), Backend::named("new"));
+        let tinylb = Tinylb::run(&config(&[old.url()], "", eased));
+        assert_eq!(tinylb.get("/").text(), "old");
+        tinylb.rewrite(&config(&[old.url(), new.url()], "", eased));
+        tinylb.signal(Signal::HUP);
+        tinylb.wait_for_log("reloaded");
+        match eased {
+            LONG => assert_begins(&tinylb, &new.url(), "new"),
+            _ => assert_ends(&tinylb, &new.url(), "new"),
+        }
+    }
 }
 
 #[test]
 fn one_that_an_operator_takes_back_is_eased_in() {
-    let (kept, drained) = (Backend::named("kept"), Backend::named("drained"));
-    let tinylb = Tinylb::run(&config(&[kept.url(), drained.url()], "", EASED));
-    let operate = |verb: &str| {
-        let mut client = crate::support::Client::connect(tinylb.admin_address());
-        let target = format!("/{verb}?upstream=app&endpoint={}", drained.url());
-        client.send(format!("POST {target} HTTP/1.1\r\nHost: admin\r\n\r\n"));
-        assert_eq!(client.response().status, 200);
-    };
-    operate("drain");
-    assert_eq!(tinylb.get("/").text(), "kept");
-    operate("undrain");
-    assert_eased_in(&ask_on(&tinylb, Instant::now()), "drained");
+    for eased in [LONG, SHORT] {
+        let (kept, drained) = (Backend::named("kept"), Backend::named("drained"));
+        let tinylb = Tinylb::run(&config(&[kept.url(), drained.url()], "", eased));
+        let operate = |verb: &str| {
+            let mut client = crate::support::Client::connect(tinylb.admin_address());
+            let target = format!("/{verb}?upstream=app&endpoint={}", drained.url());
+            client.send(format!("POST {target} HTTP/1.1\r\nHost: admin\r\n\r\n"));
+            assert_eq!(client.response().status, 200);
+        };
+        operate("drain");
+        assert_eq!(tinylb.get("/").text(), "kept");
+        operate("undrain");
+        match eased {
+            LONG => assert_begins(&tinylb, &drained.url(), "drained"),
+            _ => assert_ends(&tinylb, &drained.url(), "drained"),
+        }
+    }
 }
 
 /// At the start of the process all are as new, and share alike.

@@ -3,16 +3,19 @@
 mod backend;
 mod client;
 pub mod echo;
+mod gate;
 mod held;
 mod message;
 mod process;
+mod told;
 mod wire;
 
 use std::thread;
 use std::time::Instant;
 
-pub use backend::{Backend, Refusing, ok};
+pub use backend::{Backend, Conn, Refusing, ok};
 pub use client::Client;
+pub use gate::Gate;
 pub use held::Held;
 pub use message::{Framing, Head, Request, Response};
 pub use process::Tinylb;
@@ -77,5 +80,27 @@ pub fn config_of(endpoints: &str, listener: &str, upstream: &str) -> String {
          [upstreams.app]\n\
          endpoints = {endpoints}\n\
          {upstream}\n"
+    )
+}
+
+/// A configuration like that of [`config`], with a log of JSON, whose endpoints are asked in their
+/// order: each only when those before it are gone, full, or have been tried. `route` and `upstream`
+/// are further lines of these.
+pub fn ranked(endpoints: &[String], route: &str, upstream: &str) -> String {
+    let endpoint = |(priority, url)| format!("{{ url = {url:?}, priority = {priority} }}");
+    let endpoints: Vec<_> = endpoints.iter().enumerate().map(endpoint).collect();
+    format!(
+        "workers = 2\n\
+         log = {{ access = \"json\" }}\n\
+         admin = {{ listen = \"127.0.0.1:0\" }}\n\
+         [[listeners]]\n\
+         address = \"127.0.0.1:0\"\n\
+         [[routes]]\n\
+         upstream = \"app\"\n\
+         {route}\n\
+         [upstreams.app]\n\
+         endpoints = [{}]\n\
+         {upstream}\n",
+        endpoints.join(", ")
     )
 }
