@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::time::Instant;
 
 use super::client::Next;
@@ -242,7 +243,7 @@ impl<'a> Forward<'a> {
             }
         };
         if is_lost {
-            self.worker.shared.nudge();
+            self.worker.shared.endpoint_lost();
         }
     }
 
@@ -260,7 +261,13 @@ impl<'a> Forward<'a> {
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(picked.endpoint, request);
         if let Some(delay) = self.hedge_after() {
-            Box::pin(self.race(picked, &mut line, request, delay)).await?;
+            tokio::select! {
+                biased;
+                raced = Box::pin(self.race(picked, &mut line, request, delay)) => raced?,
+                _ = client.source.io.ready(Interest::ERROR) => {
+                    return Err(Failed { error: Error::CLIENT_CLOSED, again: Again::Never });
+                }
+            }
         }
         let written = Cell::new(line.asked.is_some());
         // A kept connection gets the request as soon as it is there; a new one took its time.
