@@ -69,6 +69,8 @@ impl Pace {
             past.updated = tally;
             let gradient =
                 past.gradient.get_or_insert_with(|| Gradient::new(endpoint.max_requests, now));
+            // A reload may have changed it.
+            gradient.set_max(endpoint.max_requests);
             let in_flight = endpoint.state.in_flight();
             let window = Window { count, mean: mean.unwrap_or_default(), in_flight };
             endpoint.state.limit_adaptively(gradient.update(now, window));

@@ -25,6 +25,7 @@ use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
+use crate::http::hex::hex;
 use crate::http::path;
 use crate::http::request::{Method, Request, Target};
 use crate::net::deadline::Elapsed;
@@ -417,14 +418,7 @@ impl<'a> RequestId<'a> {
 
     /// 128 random bits in hexadecimal.
     fn made() -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let random = fastrand::u128(..).to_ne_bytes();
-        let mut id = [0; 32];
-        for (pair, byte) in id.chunks_exact_mut(2).zip(random) {
-            let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte)]);
-        }
-        Self::Made(id)
+        Self::Made(hex(fastrand::u128(..).to_ne_bytes()))
     }
 
     fn as_bytes(&self) -> &[u8] {

@@ -177,18 +177,26 @@ impl<'a> Forward<'a> {
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
     ) -> Result<Next, Failed> {
-        if let Some(connection) = self.kept(picked.endpoint, picked.since) {
-            match self.attempt(picked, Line::new(connection, true), client, drafts).await {
+        let mut line = match self.kept(picked.endpoint, picked.since) {
+            Some(connection) => Line::new(connection, true),
+            None => self.dial(picked).await?,
+        };
+        loop {
+            match self.attempt(picked, line, client, drafts).await {
                 Err(Failed { again: Again::Anew, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
+                    line = self.dial(picked).await?;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// A connection that is most likely a new one.
+    async fn dial(&self, picked: &Picked<'a>) -> Result<Line, Failed> {
         // Dialling is rare; in a box it takes no room in every other exchange.
         let line = Box::pin(self.connect(picked.endpoint)).await;
-        let line = line.map_err(|error| Failed { error, again: self.again(error, false) })?;
-        self.attempt(picked, line, client, drafts).await
+        line.map_err(|error| Failed { error, again: self.again(error, false) })
     }
 
     /// A kept connection to the endpoint, at the time `now`.

@@ -144,10 +144,7 @@ impl Upstream {
         let has_unknown = Cell::new(false);
         let ready = |index: usize, e: &Endpoint| {
             has_unknown.set(has_unknown.get() || e.state.is_unknown());
-            e.is_usable()
-                && e.state.admits_in_panic()
-                && !wanted.tried.contains(&index)
-                && self.has_room(e, found)
+            e.is_candidate() && !wanted.tried.contains(&index) && self.has_room(e, found)
         };
         let picked = self.pick_among(wanted, How::Panic, ready);
         match picked {
@@ -304,8 +301,7 @@ impl Upstream {
         let Some(threshold) = self.config.panic else {
             return self.shared.is_panicking.store(false, Relaxed);
         };
-        let candidates =
-            self.endpoints.iter().filter(|e| e.is_usable() && e.state.admits_in_panic());
+        let candidates = self.endpoints.iter().filter(|e| e.is_candidate());
         let (mut all, mut healthy) = (0usize, 0usize);
         for endpoint in candidates {
             all += 1;

@@ -81,10 +81,8 @@ struct Report {
     requests: BTreeMap<&'static str, u64>,
     answered: BTreeMap<&'static str, u64>,
     failed: Vec<Failed>,
-    /// Requests by the step of the histogram.
-    times: BTreeMap<i64, u64>,
-    worst: Duration,
-    worst_at: Duration,
+    idempotent: Times,
+    posts: Times,
     /// For each slot, how many answers each backend gave.
     slots: BTreeMap<(u128, String), u64>,
     opened: u64,
@@ -94,21 +92,49 @@ impl Report {
     fn add(&mut self, other: Self) {
         merge(&mut self.requests, other.requests);
         merge(&mut self.answered, other.answered);
-        merge(&mut self.times, other.times);
+        self.idempotent.add(other.idempotent);
+        self.posts.add(other.posts);
         merge(&mut self.slots, other.slots);
         self.failed.extend(other.failed);
+        self.opened += other.opened;
+    }
+}
+
+/// How long requests took.
+#[derive(Default)]
+struct Times {
+    /// Their number by the step of the histogram.
+    steps: BTreeMap<i64, u64>,
+    worst: Duration,
+    /// When that one was due.
+    worst_at: Duration,
+}
+
+impl Times {
+    fn add(&mut self, other: Self) {
+        merge(&mut self.steps, other.steps);
         if other.worst > self.worst {
             (self.worst, self.worst_at) = (other.worst, other.worst_at);
         }
-        self.opened += other.opened;
     }
 
     fn took(&mut self, due: Duration, took: Duration) {
         let step = (took.as_secs_f64() * 1e6).max(1.0).log2() * STEPS;
-        *self.times.entry(step as i64).or_default() += 1;
+        *self.steps.entry(step as i64).or_default() += 1;
         if took > self.worst {
             (self.worst, self.worst_at) = (took, due);
         }
+    }
+
+    fn json(&self) -> String {
+        let (worst, at) = (self.worst.as_secs_f64(), self.worst_at.as_secs_f64());
+        // Each step by its upper end, in seconds.
+        let steps = self.steps.iter().map(|(step, count)| {
+            let end = ((step + 1) as f64 / STEPS).exp2() / 1e6;
+            format!("[{end:.6}, {count}]")
+        });
+        let steps = steps.collect::<Vec<_>>().join(", ");
+        format!("{{\"worst\": {worst:.6}, \"worst_at\": {at:.3}, \"steps\": [{steps}]}}")
     }
 }
 
@@ -136,7 +162,10 @@ fn work(plan: &Plan, next: &AtomicU64) -> Report {
         let answer = ask(plan, id, &mut kept, &mut report.opened);
         let now = plan.start.elapsed();
         let took = now.saturating_sub(due);
-        report.took(due, took);
+        match id.method() {
+            Method::Get | Method::Put => report.idempotent.took(due, took),
+            Method::Post => report.posts.took(due, took),
+        }
         match answer {
             Ok(backend) => {
                 *report.answered.entry(method).or_default() += 1;
@@ -275,14 +304,8 @@ fn json(report: &Report, started: f64) -> Result<String, std::fmt::Error> {
         });
         write!(out, ",\n\"{name}\": {{{}}}", each.join(", "))?;
     }
-    let (worst, at) = (report.worst.as_secs_f64(), report.worst_at.as_secs_f64());
-    write!(out, ",\n\"worst\": {worst:.6}, \"worst_at\": {at:.3}")?;
-    // Each step by its upper end, in seconds.
-    let times = report.times.iter().map(|(step, count)| {
-        let end = ((step + 1) as f64 / STEPS).exp2() / 1e6;
-        format!("[{end:.6}, {count}]")
-    });
-    write!(out, ",\n\"times\": [{}]", times.collect::<Vec<_>>().join(", "))?;
+    let (idempotent, posts) = (report.idempotent.json(), report.posts.json());
+    write!(out, ",\n\"idempotent\": {idempotent},\n\"posts\": {posts}")?;
     let slots = report.slots.iter().map(|((slot, backend), count)| {
         let second = *slot as f64 * SLOT.as_secs_f64();
         format!("[{second:.2}, \"{}\", {count}]", plain(backend))
