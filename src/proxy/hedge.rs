@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::forward::Line;
+use super::connect::Line;
 use super::progress::Forward;
 use super::retry::{Again, Failed};
 use crate::config::Hedge;
