@@ -13,7 +13,7 @@ SLOT = 0.25  # as the clients count
 
 # Above these a run was disturbed: tries that take a second can be the machine's fault.
 LATE = 0.2
-WAITED = 0.05
+WAITED = 0.1
 
 
 def judge(name, outcome, events, options, backends):
