@@ -171,7 +171,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
                     progress: &progress,
                     tries: &tries,
                     is_repeatable: request.method.is_idempotent() || route.idempotent,
-                    affinity: Affinity::of(upstream, &request, *peer),
+                    affinity: Affinity::of(upstream, &request, *peer, listener),
                     started,
                     early: if has_body { b"" } else { rest },
                 };
