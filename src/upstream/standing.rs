@@ -174,6 +174,12 @@ impl State {
         if fastrand::f64() < share { Admission::Yes } else { Admission::Later }
     }
 
+    /// Whether nothing at all is the matter with it, so that any request may go there.
+    #[inline]
+    pub fn is_at_ease(&self) -> bool {
+        self.standing.bits.load(Relaxed) == 0
+    }
+
     /// Whether a request may go there where no endpoint is well.
     pub fn admits_in_panic(&self) -> bool {
         !self.standing.has(UNKNOWN | DRAINING)
