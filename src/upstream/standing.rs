@@ -107,6 +107,8 @@ impl Standing {
     fn show(&self, account: &Account) {
         let probe_at = match account.circuit.phase() {
             Phase::Open { until, .. } => self.millis(until),
+            // It has a time as well, which the circuit knows.
+            Phase::Probation { .. } => 0,
             _ => u64::MAX,
         };
         self.probe_at.store(probe_at, Relaxed);
