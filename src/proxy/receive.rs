@@ -71,6 +71,8 @@ struct Plan {
     to: Framing,
     persistence: Persistence,
     keep: Option<Duration>,
+    /// How much of it may be held back until it is whole, in bytes.
+    hold: usize,
 }
 
 impl Forward<'_> {
@@ -323,7 +325,11 @@ impl Forward<'_> {
         let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
         let keep = self.keep(response);
-        Plan { from: response.framing, to, persistence, keep }
+        let hold = match self.upstream.config.retry.hold {
+            hold if hold > 0 && self.may_repeat(true) && !is_event_stream(response) => hold,
+            _ => 0,
+        };
+        Plan { from: response.framing, to, persistence, keep, hold }
     }
 
     /// For how long the connection that `response` came on may be kept, if at all.
@@ -346,10 +352,8 @@ impl Forward<'_> {
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
         let mut source = Source::new(from_endpoint, buffer, plan.from);
         let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
-        let hold = self.upstream.config.retry.hold;
-        if hold > 0 && self.may_repeat(true) {
-            sink.hold = hold;
-        } else {
+        sink.hold = plan.hold;
+        if plan.hold == 0 {
             // From here on it is no retry any more, however long it takes.
             self.tries.settle();
         }
@@ -380,6 +384,18 @@ impl Forward<'_> {
         Ok(Received::Whole { persistence: plan.persistence, keep })
     }
 }
+
+/// Whether it goes on for as long as there are events (WHATWG HTML 9.2), and is read as they come.
+fn is_event_stream(response: &Response<'_>) -> bool {
+    let mut fields = response.head.lines();
+    fields.any(|(_, name, value)| {
+        let kind = value.get(..EVENT_STREAM.len());
+        name.eq_ignore_ascii_case(b"content-type")
+            && kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
+    })
+}
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");
 

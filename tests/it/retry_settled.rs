@@ -1,6 +1,6 @@
 //! When a retry is none any more, and what it then gives back.
 
-use crate::support::{Backend, Tinylb, config, eventually, ok};
+use crate::support::{Backend, Gate, Tinylb, config, eventually, ok};
 
 /// Resets what comes first, then answers with an endless stream.
 fn streaming_in_the_end() -> Backend {
@@ -48,6 +48,29 @@ fn a_held_answer_that_pauses_is_passed_on() {
     client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.wire().head().expect("it is passed on after a while");
     assert!(head.raw.starts_with("HTTP/1.1 200"), "{}", head.raw);
+}
+
+/// Events are for now, not for when there are enough of them.
+#[test]
+fn a_stream_of_events_is_not_held() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let backend = Backend::new(move |mut conn| {
+        if conn.request().is_some() {
+            let kind = "Content-Type: text/event-stream; charset=utf-8";
+            conn.send(format!("HTTP/1.1 200 OK\r\n{kind}\r\nTransfer-Encoding: chunked\r\n\r\n"));
+            // An event every few milliseconds, until the first has been seen.
+            while !opened.is_open() && conn.send("6\r\ndata:\n\r\n") {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    });
+    let tinylb = Tinylb::run(&config(&[backend.url()], "", "retry = { hold = \"1MiB\" }"));
+    let mut client = tinylb.connect();
+    client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.wire().head().expect("it is passed on at once");
+    assert!(head.raw.starts_with("HTTP/1.1 200"), "{}", head.raw);
+    gate.open();
 }
 
 /// An answer that is asked for again leaves its connection as good as it was.
