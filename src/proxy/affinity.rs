@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::progress::Forward;
 use super::worker::Listener;
 use crate::config::{HashKey, Policy};
 use crate::http::cookie::cookie;
@@ -45,14 +44,19 @@ impl Affinity {
     /// The cookie that tells a client where its session is, if it has to be told: the request went
     /// to the endpoint `index`, and its session does not belong elsewhere. If it does, this request
     /// alone went astray, where the endpoint was full or failed it, and the next ones will not.
-    pub(super) fn cookie(&self, forward: &Forward<'_>, index: usize) -> Option<String> {
-        let sticky = forward.upstream.sticky.as_ref()?;
+    pub(super) fn cookie(
+        &self,
+        upstream: &Upstream,
+        index: usize,
+        came_by_tls: impl FnOnce() -> bool,
+    ) -> Option<String> {
+        let sticky = upstream.sticky.as_ref()?;
         let belongs = |e: &Endpoint| !e.addresses.is_empty() && e.state.is_healthy();
-        let home = self.session.and_then(|session| forward.upstream.endpoints.get(session));
+        let home = self.session.and_then(|session| upstream.endpoints.get(session));
         if self.session == Some(index) || home.is_some_and(belongs) {
             return None;
         }
-        sticky.set_cookie(index, came_by_tls(forward))
+        sticky.set_cookie(index, came_by_tls())
     }
 }
 
@@ -73,10 +77,10 @@ fn client(request: &Request<'_>, peer: IpAddr, listener: &Listener) -> IpAddr {
     client
 }
 
-/// Whether the client came by TLS, as far as a proxy before us says.
-fn came_by_tls(forward: &Forward<'_>) -> bool {
-    let mut said = forward.request.head.values(FieldId::XForwardedProto);
-    forward.is_trusted && said.next().is_some_and(|protocol| protocol == b"https")
+/// Whether the client of `request` came by TLS, as far as a proxy before us that `is_trusted` says.
+pub(super) fn came_by_tls(request: &Request<'_>, is_trusted: bool) -> bool {
+    let mut said = request.head.values(FieldId::XForwardedProto);
+    is_trusted && said.next().is_some_and(|protocol| protocol == b"https")
 }
 
 /// What a request is hashed by; `None` where it has no such thing, so that it belongs nowhere.

@@ -25,6 +25,8 @@ pub(super) struct Line {
     pub connection: Connected,
     /// Whether it has been used before.
     pub is_kept: bool,
+    /// For how long it had not been used.
+    pub idle_for: Duration,
     /// When the endpoint was asked on it, if it was.
     pub asked: Option<Instant>,
     /// What it has answered so far.
@@ -33,7 +35,8 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(connection: Connected, is_kept: bool) -> Self {
-        Self { connection, is_kept, asked: None, buffer: Buffer::default() }
+        let (idle_for, buffer) = Default::default();
+        Self { connection, is_kept, idle_for, asked: None, buffer }
     }
 }
 
@@ -46,12 +49,13 @@ impl<'a> Forward<'a> {
     }
 
     /// A kept connection to the endpoint, at the time `now`.
-    pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Connected> {
+    pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Line> {
         // What may not be sent twice must not be sent into a connection that has just been closed.
         let must_be_sure = !self.may_repeat_ever();
-        let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure)?;
+        let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure);
+        let (connection, idle_for) = kept?;
         self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
-        Some(kept)
+        Some(Line { idle_for, ..Line::new(connection, true) })
     }
 
     /// A new connection to one of the endpoint's addresses; or a kept one that has come back while
@@ -76,7 +80,7 @@ impl<'a> Forward<'a> {
         // It is our own limits that are waited for here, which is no fault of the endpoint.
         let place = match timeout(limit, place).await {
             Ok(Ok(place)) => place,
-            Ok(Err(kept)) => return Ok(Line::new(kept, true)),
+            Ok(Err(kept)) => return Ok(kept),
             Err(_) => return Err(NO_PLACE),
         };
         let _permit = timeout(limit, endpoint.state.dials.acquire()).await.map_err(|_| NO_PLACE)?;

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::time::Instant;
@@ -154,22 +155,28 @@ impl<'a> Forward<'a> {
         drafts: &mut Drafts,
     ) -> Result<Next, Failed> {
         let mut line = match self.kept(picked.endpoint, picked.since) {
-            Some(connection) => Line::new(connection, true),
+            Some(line) => line,
             None => self.dial(picked).await?,
         };
         loop {
-            match self.attempt(picked, line, client, drafts).await {
-                Err(Failed { again: Again::Anew, .. }) => {
-                    self.count_retry(RetryReason::StaleConnection);
-                    line = self.dial(picked).await?;
-                }
+            let idle_for = line.idle_for;
+            let error = match self.attempt(picked, line, client, drafts).await {
+                Err(Failed { error, again: Again::Anew }) => error,
                 result => return result,
+            };
+            // One that was in use a moment ago has not gone stale: that is the endpoint's doing.
+            let failed = Failed { error, again: Again::Sent(RetryReason::StaleConnection) };
+            if idle_for < SOONEST_STALE && self.judge(picked, &failed) {
+                return Err(failed);
             }
+            self.count_retry(RetryReason::StaleConnection);
+            line = self.dial(picked).await?;
         }
     }
 
-    /// Lets a failed try count against its endpoint, where it is the endpoint's fault.
-    pub(super) fn judge(&self, picked: &Picked<'_>, failed: &Failed) {
+    /// Lets a failed try count against its endpoint, where it is the endpoint's fault. Returns
+    /// whether the endpoint is left alone from now on because of this.
+    pub(super) fn judge(&self, picked: &Picked<'_>, failed: &Failed) -> bool {
         let error = failed.error;
         let is_lost = match error.kind {
             Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
@@ -188,6 +195,7 @@ impl<'a> Forward<'a> {
         if is_lost {
             self.worker.shared.endpoint_lost();
         }
+        is_lost
     }
 
     /// Sends the request on `line` and passes its response on, both at once: an endpoint may answer
@@ -247,8 +255,8 @@ impl<'a> Forward<'a> {
                 }
                 let is_whole = progress.sending.get() == Sending::Whole;
                 if let (Some(keep), true) = (self.tries.keep.take(), is_whole) {
-                    let until = Instant::now() + keep;
-                    self.worker.pool.borrow_mut().put(picked.endpoint, connection, until);
+                    let mut pool = self.worker.pool.borrow_mut();
+                    pool.put(picked.endpoint, connection, Instant::now(), keep);
                 }
                 return Err(self.failed(error, is_kept, written.get()));
             }
@@ -266,7 +274,7 @@ impl<'a> Forward<'a> {
         let is_whole = progress.sending.get() == Sending::Whole;
         if let (Some(keep), true) = (keep, is_whole) {
             let mut pool = self.worker.pool.borrow_mut();
-            pool.put(picked.endpoint, connection, ended + keep);
+            pool.put(picked.endpoint, connection, ended, keep);
         }
         Ok(match persistence {
             // The client may not know that we will read no more.
@@ -331,6 +339,10 @@ impl<'a> Forward<'a> {
         self.progress.bytes.1.set(down);
     }
 }
+
+/// How long a connection has to have been idle at least for its endpoint to have closed it for that:
+/// servers wait for some seconds.
+const SOONEST_STALE: Duration = Duration::from_secs(1);
 
 /// The largest response that the client has as good as read once it is written: it is in the
 /// first flight of packets.

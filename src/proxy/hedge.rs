@@ -198,7 +198,7 @@ impl<'a> Forward<'a> {
         let Some(picked) = picked else { return Ok(None) };
         let asking = async {
             let mut line = match self.kept(picked.endpoint, picked.since) {
-                Some(connection) => Line::new(connection, true),
+                Some(line) => line,
                 None => self.connect(picked.endpoint).await?,
             };
             let mut head = Vec::new();

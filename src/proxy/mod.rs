@@ -2,8 +2,8 @@
 //!
 //! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
 //! `forward` picks an endpoint, as `affinity` or the policy has it, `connect`s, and runs `send` and
-//! `receive` at once; `retry` says whether a try that failed is followed by another, and `hedge` asks
-//! two endpoints at a time. `body` moves payload, `tunnel` moves what is no longer HTTP, `reply`
+//! `receive` at once; `patience` says how long an answer is waited for, `retry` whether a try that failed
+//! is followed by another (`tries` are those so far), and `hedge` asks two endpoints at a time. `body` moves payload, `tunnel` moves what is no longer HTTP, `reply`
 //! answers in our own name, [`access_log`] tells of it. `progress` is what an exchange works with,
 //! [`worker`] what all share on one thread, [`snapshot`] what is in force.
 
@@ -19,9 +19,11 @@ mod connect;
 mod exchange;
 mod forward;
 mod hedge;
+mod patience;
 mod progress;
 mod receive;
 mod reply;
 mod retry;
 mod send;
+mod tries;
 mod tunnel;

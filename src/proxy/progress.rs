@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::body::Source;
-use super::retry::Tries;
 use super::snapshot::Route;
+use super::tries::Tries;
 use super::worker::{Listener, Worker};
 use crate::http::request::Request;
 use crate::net::deadline::Deadline;

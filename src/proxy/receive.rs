@@ -7,7 +7,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
+use super::affinity::came_by_tls;
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
+use super::patience::Times;
 use super::progress::{Forward, Sending};
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
@@ -27,18 +29,6 @@ const MAX_INFORMATIONAL: u32 = 64;
 /// A kept connection is given up at four fifths of the time that the endpoint says it waits, so
 /// that no request crosses its FIN.
 const KEEP_ALIVE_MARGIN: f64 = 0.8;
-
-/// How soon is looked again whether a try that ought to be given up can be.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// Until when a response is waited for.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    /// Then it is too late.
-    end: Instant,
-    /// From then on another endpoint is asked instead, if one can be.
-    leave: Option<Instant>,
-}
 
 /// Where a response comes from, and where it goes to.
 pub(super) struct Passage<'a, 'b, 'c> {
@@ -213,52 +203,6 @@ impl Forward<'_> {
         }
     }
 
-    /// Until when the response is waited for, to a request that was sent at `since`.
-    fn times(&self, since: Instant) -> Times {
-        let response = self.upstream.config.timeouts.response;
-        if self.progress.sending.get() == Sending::Underway {
-            // It is only a 100 that is owed, which says nothing of when the response is; nor is
-            // one that sends none at fault, and the client will go on without it.
-            return Times { end: since + response, leave: None };
-        }
-        let first = self.tries.asked_first.get().unwrap_or(since);
-        self.tries.asked_first.set(Some(first));
-        let leave = self.upstream.config.retry.timeout.map(|timeout| since + timeout);
-        Times { end: first + response, leave }
-    }
-
-    /// When something is to be done about a response that does not come; at once for one of an
-    /// endpoint that is `lost`.
-    fn due(&self, times: Times, lost: Option<Instant>) -> Instant {
-        let leave = lost.or(times.leave).filter(|_| !self.tries.is_last.get());
-        let leave = leave.map(|at| self.tries.stays_until.get().map_or(at, |until| at.max(until)));
-        leave.map_or(times.end, |at| at.min(times.end))
-    }
-
-    /// What is owed is late, or will not come: gives the try up, or waits on where there is no
-    /// other and still time.
-    ///
-    /// # Errors
-    /// The try is given up.
-    fn give_up(&self, is_over: bool, is_lost: bool) -> Result<(), Error> {
-        if is_over {
-            return Err(Error::new(Kind::ResponseTimeout, "the response did not begin in time"));
-        }
-        // Who waits for an endpoint that is gone loses nothing by waiting for room in the budget.
-        if self.can_leave(!is_lost) {
-            let (reason, detail) = match is_lost {
-                true => (RetryReason::EndpointDown, "the endpoint went down before it answered"),
-                false => (RetryReason::Timeout, "the response did not begin in time"),
-            };
-            self.tries.given_up.set(Some(reason));
-            return Err(Error::new(Kind::ResponseTimeout, detail));
-        }
-        // An endpoint may come back, and so may room in the budget.
-        self.tries.is_last.set(!self.may_repeat(true));
-        self.tries.stays_until.set(Some(Instant::now() + LOOK_AGAIN));
-        Ok(())
-    }
-
     /// Another protocol only for a client that has asked for one.
     fn check_switch<'r>(&self, response: Response<'r>) -> Result<Response<'r>, Error> {
         match (response.status, self.request.upgrade) {
@@ -321,7 +265,8 @@ impl Forward<'_> {
         };
         progress.ends_by_close.set(to == Framing::UntilClose);
         let pseudonym = &worker.shared.pseudonym;
-        let cookie = self.affinity.cookie(self, picked.index);
+        let by_tls = || came_by_tls(request, self.is_trusted);
+        let cookie = self.affinity.cookie(self.upstream, picked.index, by_tls);
         let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
         let keep = self.keep(response);

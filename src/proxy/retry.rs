@@ -4,8 +4,6 @@
 //! is the same to ask twice as once (RFC 9110 9.2.2), all of its body is still there, nothing of an
 //! answer has gone to the client, and the upstream's budget has room for it.
 
-use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,9 +11,8 @@ use tokio::time::Instant;
 use super::progress::Forward;
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
-use crate::stats::{RetryReason, RetryReasons};
+use crate::stats::RetryReason;
 use crate::upstream::backoff::backoff;
-use crate::upstream::budget::Retrying;
 
 /// The longest that a retry waits for room in the budget: when an endpoint dies, many requests need
 /// one at once, and most of them are over in a moment.
@@ -28,78 +25,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(25), Duration::from
 /// The wait before the `round`th time (from 0) that everything is asked anew.
 fn pause(round: u32) -> Duration {
     backoff(BACKOFF.0, BACKOFF.1, round, fastrand::f64())
-}
-
-/// What has been tried for one request.
-#[derive(Debug, Default)]
-pub(super) struct Tries {
-    /// The endpoints that it has been tried on, by index, since all were last asked anew.
-    pub tried: RefCell<Vec<usize>>,
-    /// How often all were asked anew.
-    rounds: Cell<u32>,
-    /// Why there was more than one try.
-    pub reasons: Cell<RetryReasons>,
-    /// The start of the body.
-    pub replay: RefCell<Replay>,
-    /// The place in the budget.
-    retrying: RefCell<Option<Retrying>>,
-    /// When the first whole request had been sent; the time for an answer counts from there.
-    pub asked_first: Cell<Option<Instant>>,
-    /// Why the try that is under way was given up, if it was.
-    pub given_up: Cell<Option<RetryReason>>,
-    /// Whether the try that is under way is the last, so that it is waited for.
-    pub is_last: Cell<bool>,
-    /// Until when the try that is under way is waited for, since it could not be given up.
-    pub stays_until: Cell<Option<Instant>>,
-    /// For how long the connection of a try that was given up may be kept.
-    pub keep: Cell<Option<Duration>>,
-}
-
-impl Tries {
-    /// There will be no further try: gives the place in the budget back.
-    pub(super) fn settle(&self) {
-        if self.retrying.borrow().is_some() {
-            self.retrying.replace(None);
-        }
-    }
-}
-
-/// The start of a request's body, kept to be sent again.
-#[derive(Debug)]
-pub(super) struct Replay {
-    /// Whether what is read now is kept.
-    pub is_on: bool,
-    /// Whether everything that was read has been kept.
-    pub is_whole: bool,
-    /// What was kept; shared with whoever is sending it again.
-    pub kept: Option<Rc<Vec<u8>>>,
-}
-
-impl Default for Replay {
-    fn default() -> Self {
-        Self { is_on: false, is_whole: true, kept: None }
-    }
-}
-
-impl Replay {
-    /// Keeps `payload`, unless that would be more than `limit` in all.
-    pub(super) fn keep(&mut self, payload: &[u8], limit: usize) {
-        if !self.is_whole || payload.is_empty() {
-            return;
-        }
-        let length = self.kept.as_ref().map_or(0, |kept| kept.len());
-        if self.is_on && length + payload.len() <= limit {
-            Rc::make_mut(self.kept.get_or_insert_default()).extend_from_slice(payload);
-        } else {
-            self.spoil();
-        }
-    }
-
-    /// Something was read that is not kept.
-    pub(super) fn spoil(&mut self) {
-        self.is_whole = false;
-        self.kept = None;
-    }
 }
 
 /// A try that failed.
@@ -285,30 +210,5 @@ impl Forward<'_> {
             _ => return Again::Never,
         };
         if self.may_repeat(was_sent) { Again::Sent(reason) } else { Again::Never }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_kept_whole_or_not_at_all() {
-        let mut replay = Replay { is_on: true, ..Replay::default() };
-        replay.keep(b"1234", 8);
-        replay.keep(b"5678", 8);
-        let kept = |replay: &Replay| replay.kept.as_ref().map(|kept| kept.to_vec());
-        assert_eq!((replay.is_whole, kept(&replay)), (true, Some(b"12345678".to_vec())));
-        replay.keep(b"", 8);
-        assert!(replay.is_whole);
-        replay.keep(b"9", 8);
-        assert!(!replay.is_whole && replay.kept.is_none());
-        replay.keep(b"0", 8);
-        assert!(replay.kept.is_none(), "what is behind a gap is worth nothing");
-        let mut off = Replay::default();
-        off.keep(b"1", 8);
-        off.is_on = true;
-        off.keep(b"2", 8);
-        assert!(!off.is_whole && off.kept.is_none());
     }
 }

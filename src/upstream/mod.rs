@@ -5,6 +5,7 @@ pub mod balance;
 pub mod budget;
 pub mod circuit;
 pub mod condition;
+pub mod description;
 pub mod endpoint;
 pub mod gradient;
 pub mod latency;

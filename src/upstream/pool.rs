@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use rustix::net::RecvFlags;
@@ -29,6 +30,7 @@ pub struct Connected {
 #[derive(Debug)]
 struct Idle {
     connection: Connected,
+    since: Instant,
     until: Instant,
 }
 
@@ -54,10 +56,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The connection to `endpoint` that was used last, if one is left that its peer has not
-    /// closed, and that leads where the endpoint still is: its name may have moved. To be `sure`
+    /// The connection to `endpoint` that was used last, and how long ago, if one is left that its
+    /// peer has not closed, and that leads where the endpoint still is: its name may have moved. To be `sure`
     /// costs a system call: what the runtime knows may be a moment old.
-    pub fn take(&mut self, endpoint: &Endpoint, now: Instant, sure: bool) -> Option<Connected> {
+    pub fn take(
+        &mut self,
+        endpoint: &Endpoint,
+        now: Instant,
+        sure: bool,
+    ) -> Option<(Connected, Duration)> {
         let idle = self.idle.get_mut(&endpoint.state.id)?;
         while let Some(kept) = idle.pop() {
             if kept.until > now
@@ -65,18 +72,24 @@ impl Pool {
                 && kept.is_quiet()
                 && (!sure || kept.is_quiet_in_the_kernel())
             {
-                return Some(kept.connection);
+                return Some((kept.connection, now.saturating_duration_since(kept.since)));
             }
         }
         None
     }
 
-    /// Keeps `connection` for the next request to `endpoint`, at most until then; unless a request
-    /// on another worker needs its place.
-    pub fn put(&mut self, endpoint: &Endpoint, connection: Connected, until: Instant) {
+    /// Keeps `connection` for the next request to `endpoint`, for at most so `long` from `since`;
+    /// unless a request on another worker needs its place.
+    pub fn put(
+        &mut self,
+        endpoint: &Endpoint,
+        connection: Connected,
+        since: Instant,
+        long: Duration,
+    ) {
         let idle = self.idle.entry(endpoint.state.id).or_default();
         if idle.len() < MAX_IDLE && !connection.place.is_wanted() {
-            idle.push(Idle { connection, until });
+            idle.push(Idle { connection, since, until: since + long });
         }
     }
 
@@ -123,7 +136,6 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::upstream::endpoint::tests::endpoints;
-    use std::time::Duration;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -138,9 +150,7 @@ mod tests {
         (Connected { stream: ours.unwrap(), address, place }, theirs.unwrap().0)
     }
 
-    fn later() -> Instant {
-        Instant::now() + Duration::from_secs(60)
-    }
+    const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn the_last_used_is_taken_first_and_closed_ones_never() {
@@ -151,7 +161,7 @@ mod tests {
         for _ in 0..4 {
             let (ours, their) = pair(&mut endpoint).await;
             addresses.push(ours.address);
-            pool.put(&endpoint, ours, later());
+            pool.put(&endpoint, ours, Instant::now(), LONG);
             theirs.push(their);
         }
         theirs[3].write_all(b"unasked").await.unwrap();
@@ -159,7 +169,7 @@ mod tests {
         for idle in &pool.idle[&endpoint.state.id][2..] {
             idle.connection.stream.readable().await.unwrap();
         }
-        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|c| c.address);
+        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|(c, _)| c.address);
         assert_eq!([take(), take(), take()], [Some(addresses[1]), Some(addresses[0]), None]);
     }
 
@@ -172,10 +182,10 @@ mod tests {
         let (moved, _moved) = pair(&mut endpoint).await;
         let address = kept.address;
         endpoint.addresses.pop();
-        pool.put(&endpoint, kept, later());
-        pool.put(&endpoint, moved, later());
-        pool.put(&endpoint, old, Instant::now());
-        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|c| c.address);
+        pool.put(&endpoint, kept, Instant::now(), LONG);
+        pool.put(&endpoint, moved, Instant::now(), LONG);
+        pool.put(&endpoint, old, Instant::now(), Duration::ZERO);
+        let mut take = || pool.take(&endpoint, Instant::now(), false).map(|(c, _)| c.address);
         assert_eq!([take(), take()], [Some(address), None]);
     }
 
@@ -184,7 +194,7 @@ mod tests {
         let mut endpoint = endpoints(&[1]).remove(0);
         let mut pool = Pool::default();
         let (ours, theirs) = pair(&mut endpoint).await;
-        pool.put(&endpoint, ours, later());
+        pool.put(&endpoint, ours, Instant::now(), LONG);
         // Nothing is awaited from here on, so the runtime cannot learn of it.
         drop(theirs);
         assert!(pool.idle[&endpoint.state.id][0].is_quiet());
@@ -200,9 +210,9 @@ mod tests {
         let (old, _old) = pair(&mut one).await;
         let (closed, closing) = pair(&mut two).await;
         let (kept, _kept) = pair(&mut three).await;
-        pool.put(&one, old, now);
-        pool.put(&two, closed, later());
-        pool.put(&three, kept, later());
+        pool.put(&one, old, now, Duration::ZERO);
+        pool.put(&two, closed, Instant::now(), LONG);
+        pool.put(&three, kept, Instant::now(), LONG);
         drop(closing);
         pool.idle[&two.state.id][0].connection.stream.readable().await.unwrap();
         pool.sweep(now);
@@ -217,9 +227,9 @@ mod tests {
         let mut pool = Pool::default();
         let (first, _first) = pair(&mut endpoint).await;
         let (second, _second) = pair(&mut endpoint).await;
-        pool.put(&endpoint, first, later());
+        pool.put(&endpoint, first, Instant::now(), LONG);
         endpoint.state.want_connection();
-        pool.put(&endpoint, second, later());
+        pool.put(&endpoint, second, Instant::now(), LONG);
         assert_eq!(endpoint.state.connections(), 1, "the second was not kept");
         pool.yield_one(&endpoint);
         assert_eq!(endpoint.state.connections(), 1, "nobody wants it");
@@ -234,8 +244,8 @@ mod tests {
         let mut pool = Pool::default();
         let (first, _first) = pair(&mut all[0]).await;
         let (second, _second) = pair(&mut all[1]).await;
-        pool.put(&all[0], first, later() + Duration::from_secs(1));
-        pool.put(&all[1], second, later());
+        pool.put(&all[0], first, Instant::now(), LONG + Duration::from_secs(1));
+        pool.put(&all[1], second, Instant::now(), LONG);
         let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
         let config = crate::config::Upstream::new("u", Vec::new());
         let upstream = Upstream::new(config, all, std::sync::Arc::clone(&shared), b"");

@@ -2,8 +2,8 @@
 
 use std::ops::{Range, RangeInclusive};
 
+use super::places::Places;
 use super::set;
-use super::upstream::Places;
 use crate::config::choices::choose;
 use crate::config::fields::{
     parse_check_body, parse_check_field, parse_check_host, parse_check_method, parse_check_path,

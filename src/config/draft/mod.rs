@@ -3,6 +3,7 @@
 //! makes it a configuration.
 
 mod health;
+mod places;
 mod policy;
 mod resilience;
 mod upstream;

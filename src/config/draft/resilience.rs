@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::upstream::Places;
+use super::places::Places;
 use super::{MAX_AT_ONCE, bytes, health, set};
 use crate::config::model::{Ejection, Limits, Queue, Retry, SlowStart, Statuses};
 use crate::config::statuses::FAILURES;

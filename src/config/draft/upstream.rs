@@ -5,6 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeString;
 
+use super::places::Places;
 use super::{MAX_AT_ONCE, health, policy, resilience, set};
 use crate::config::model::{BACKUP, Endpoint, EndpointTimeouts, MAX_WEIGHT, Upstream};
 use crate::config::report::Diagnostic;
@@ -21,21 +22,6 @@ pub(in crate::config) struct DraftUpstream {
     /// Whether the list of endpoints is there and each of them could be read.
     pub(in crate::config) whole: bool,
     pub(in crate::config) places: Places,
-}
-
-/// Where those values are that can be wrong together with others; `None` where the file has none.
-#[derive(Default)]
-pub(in crate::config) struct Places {
-    pub(in crate::config) hash: Option<Range<usize>>,
-    pub(in crate::config) sticky: Option<Range<usize>>,
-    pub(in crate::config) queue: Option<Range<usize>>,
-    pub(in crate::config) endpoint_requests: Option<Range<usize>>,
-    pub(in crate::config) endpoint_connections: Option<Range<usize>>,
-    pub(in crate::config) health_timeout: Option<Range<usize>>,
-    pub(in crate::config) ejection: Option<Range<usize>>,
-    pub(in crate::config) ejection_max_time: Option<Range<usize>>,
-    pub(in crate::config) retry_on: Option<Range<usize>>,
-    pub(in crate::config) retry_timeout: Option<Range<usize>>,
 }
 
 /// One upstream; `None` where it is not even a table.

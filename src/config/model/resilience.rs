@@ -26,7 +26,7 @@ impl Default for Ejection {
     fn default() -> Self {
         Self {
             failures: 5,
-            rate: 0.3,
+            rate: 0.2,
             status: Statuses::default(),
             time: Duration::from_secs(10),
             max_time: Duration::from_secs(300),
