@@ -2,7 +2,7 @@
 
 import collections
 
-from .report import table
+from .report import percentiles, table
 from .resilience import VARIANTS
 
 # The load is even when no backend's share is further from its due than this. With the 900 answers of a
@@ -40,7 +40,9 @@ def judge(name, outcome, events, options, backends):
         "late": outcome["late"],
         "mixed": mixed,
         "failed": failed,
-    } | _percentiles(reports)
+    }
+    times = percentiles([report["times"] for report in reports], (0.5, 0.99, 0.999))
+    result |= dict(zip(("p50", "p99", "p999"), times))
 
     faults = list(outcome["faults"])
     if mixed:
@@ -63,20 +65,6 @@ def _shifted(at, report, outcome):
 
 def _reasons(failures):
     return dict(collections.Counter(failure["kind"] for failure in failures).most_common())
-
-
-def _percentiles(reports):
-    times = collections.Counter()
-    for report in reports:
-        for end, count in report["times"]:
-            times[end] += count
-    total, found, seen = sum(times.values()), {}, 0
-    wanted = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]
-    for end in sorted(times):
-        seen += times[end]
-        while wanted and seen >= wanted[0][1] * total:
-            found[wanted.pop(0)[0]] = end
-    return found
 
 
 def even_after(outcome, events, options, backends):

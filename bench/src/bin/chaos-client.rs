@@ -13,15 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bench::chaos::{self, Id, Method};
+use bench::histogram::Histogram;
 use bench::message::{Broken, Framing, Wire, chunked};
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 /// Answers are counted in slots of this length.
 const SLOT: Duration = Duration::from_millis(250);
-
-/// Each octave of the histogram has that many steps, so they are 2 % wide.
-const STEPS: f64 = 32.0;
 
 /// What is asked of the program.
 struct Plan {
@@ -81,8 +77,7 @@ struct Report {
     requests: BTreeMap<&'static str, u64>,
     answered: BTreeMap<&'static str, u64>,
     failed: Vec<Failed>,
-    /// Requests by the step of the histogram.
-    times: BTreeMap<i64, u64>,
+    times: Histogram,
     worst: Duration,
     worst_at: Duration,
     /// For each slot, how many answers each backend gave.
@@ -94,7 +89,7 @@ impl Report {
     fn add(&mut self, other: Self) {
         merge(&mut self.requests, other.requests);
         merge(&mut self.answered, other.answered);
-        merge(&mut self.times, other.times);
+        self.times.merge(other.times);
         merge(&mut self.slots, other.slots);
         self.failed.extend(other.failed);
         if other.worst > self.worst {
@@ -104,8 +99,7 @@ impl Report {
     }
 
     fn took(&mut self, due: Duration, took: Duration) {
-        let step = (took.as_secs_f64() * 1e6).max(1.0).log2() * STEPS;
-        *self.times.entry(step as i64).or_default() += 1;
+        self.times.add(took);
         if took > self.worst {
             (self.worst, self.worst_at) = (took, due);
         }
@@ -156,7 +150,8 @@ fn work(plan: &Plan, next: &AtomicU64) -> Report {
 fn ask(plan: &Plan, id: Id, kept: &mut Option<Wire>, opened: &mut u64) -> Result<String, Failure> {
     let deadline = Instant::now() + plan.timeout;
     let mut wire = match kept.take() {
-        Some(wire) if still_open(&wire)? => wire,
+        // One that has something to say though nobody asked is a fault.
+        Some(wire) if wire.is_open().map_err(|_| unasked())? => wire,
         _ => {
             *opened += 1;
             let connected =
@@ -196,13 +191,8 @@ fn ask(plan: &Plan, id: Id, kept: &mut Option<Wire>, opened: &mut u64) -> Result
     Ok(answer.backend.unwrap_or_default())
 }
 
-/// Whether a kept connection can be used; one that has something to say though nobody asked is a fault.
-fn still_open(wire: &Wire) -> Result<bool, Failure> {
-    match rustix::net::recv(wire.stream(), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Err(Errno::AGAIN) => Ok(true),
-        Ok((n, _)) if n > 0 => Err(Failure::mixed_up("bytes that nobody asked for")),
-        _ => Ok(false),
-    }
+fn unasked() -> Failure {
+    Failure::mixed_up("bytes that nobody asked for")
 }
 
 fn request(plan: &Plan, id: Id, body: &[u8]) -> Vec<u8> {
@@ -277,12 +267,7 @@ fn json(report: &Report, started: f64) -> Result<String, std::fmt::Error> {
     }
     let (worst, at) = (report.worst.as_secs_f64(), report.worst_at.as_secs_f64());
     write!(out, ",\n\"worst\": {worst:.6}, \"worst_at\": {at:.3}")?;
-    // Each step by its upper end, in seconds.
-    let times = report.times.iter().map(|(step, count)| {
-        let end = ((step + 1) as f64 / STEPS).exp2() / 1e6;
-        format!("[{end:.6}, {count}]")
-    });
-    write!(out, ",\n\"times\": [{}]", times.collect::<Vec<_>>().join(", "))?;
+    write!(out, ",\n\"times\": {}", report.times.json())?;
     let slots = report.slots.iter().map(|((slot, backend), count)| {
         let second = *slot as f64 * SLOT.as_secs_f64();
         format!("[{second:.2}, \"{}\", {count}]", plain(backend))
