@@ -25,7 +25,7 @@ pub enum Fault {
     Client,
     /// The endpoint's, or the network's on the way to it.
     Endpoint,
-    /// Ours.
+    /// Ours, or nobody's that could be named.
     Proxy,
 }
 
@@ -146,10 +146,8 @@ impl Kind {
     /// Whose fault it is.
     pub const fn fault(self) -> Fault {
         match self {
-            Self::Internal => Fault::Proxy,
-            Self::Unavailable
-            | Self::Overloaded
-            | Self::ConnectionRefused
+            Self::Internal | Self::Unavailable | Self::Overloaded => Fault::Proxy,
+            Self::ConnectionRefused
             | Self::ConnectionTimeout
             | Self::Unroutable
             | Self::ConnectionTerminated
@@ -166,7 +164,11 @@ impl Kind {
     pub const fn is_before_sending(self) -> bool {
         matches!(
             self,
-            Self::ConnectionRefused | Self::ConnectionTimeout | Self::Unroutable | Self::Internal
+            Self::ConnectionRefused
+                | Self::ConnectionTimeout
+                | Self::Unroutable
+                | Self::Overloaded
+                | Self::Internal
         )
     }
 }

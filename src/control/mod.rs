@@ -223,7 +223,7 @@ impl Control {
                 now = looks.tick() => self.look(now),
                 change = self.checkup.changed() => {
                     if self.checkup.apply(&change) {
-                        self.workers.shared.nudge();
+                        self.workers.shared.endpoint_lost();
                     }
                 }
                 changed = self.resolver.changed() => if changed { self.replace_snapshot().await },
@@ -239,7 +239,7 @@ impl Control {
             Arc::clone(&view.snapshot)
         };
         if self.watch.look(&snapshot.upstreams, now) {
-            self.workers.shared.nudge();
+            self.workers.shared.endpoint_lost();
         }
     }
 
@@ -286,7 +286,7 @@ impl Control {
         let built = Snapshot::build(&self.config, self.resolver.names(), &before, workers);
         let snapshot = Arc::new(built);
         if self.checkup.follow(&snapshot).await {
-            self.workers.shared.nudge();
+            self.workers.shared.endpoint_lost();
         }
         self.view.borrow_mut().snapshot = Arc::clone(&snapshot);
         self.workers.replace(&snapshot);

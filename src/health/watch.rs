@@ -44,8 +44,7 @@ impl Watch {
             }
             upstream.look_after_panic();
             self.pace.limit(upstream, now);
-            // There may be room that nobody freed: an endpoint is back, or a limit was raised.
-            upstream.shared.queue.wake_one();
+            upstream.wake_waiting(now);
         }
         if now.saturating_duration_since(self.compared) < COMPARE_EVERY {
             return false;

@@ -10,6 +10,7 @@ use crate::http::query::query_parameter;
 use crate::http::request::{Request, Target};
 use crate::upstream::Upstream;
 use crate::upstream::balance::key;
+use crate::upstream::endpoint::Endpoint;
 
 /// Where a request belongs, if anywhere.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,9 +35,15 @@ impl Affinity {
     }
 
     /// The cookie that tells a client where its session is, if it has to be told: the request went
-    /// to the endpoint `index`.
+    /// to the endpoint `index`, and its session does not belong elsewhere. If it does, this request
+    /// alone went astray, where the endpoint was full or failed it, and the next ones will not.
     pub(super) fn cookie(&self, forward: &Forward<'_>, index: usize) -> Option<String> {
-        let sticky = forward.upstream.sticky.as_ref().filter(|_| self.session != Some(index))?;
+        let sticky = forward.upstream.sticky.as_ref()?;
+        let belongs = |e: &Endpoint| !e.addresses.is_empty() && e.state.is_healthy();
+        let home = self.session.and_then(|session| forward.upstream.endpoints.get(session));
+        if self.session == Some(index) || home.is_some_and(belongs) {
+            return None;
+        }
         sticky.set_cookie(index, came_by_tls(forward))
     }
 }

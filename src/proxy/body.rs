@@ -156,13 +156,15 @@ impl<'a, 'b> Sink<'a, 'b> {
             }
             _ => b"",
         };
+        if self.output.len() + payload.len() + end.len() > self.hold {
+            self.hold = 0;
+        }
         let is_small = payload.len() <= COPIED && self.output.len() <= COPIED;
-        if is_small || self.output.len() + payload.len() <= self.hold {
+        if is_small || self.hold > 0 {
             self.output.extend_from_slice(payload);
             self.output.extend_from_slice(end);
             return Ok(());
         }
-        self.hold = 0;
         self.write_all(waits, payload, end).await
     }
 

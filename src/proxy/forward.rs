@@ -6,7 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::io::Interest;
+use tokio::time::{Instant, timeout};
 
 use super::client::Next;
 use super::progress::{ClientSide, Forward, Sending};
@@ -101,7 +102,7 @@ impl<'a> Forward<'a> {
             tried: &self.tries.tried.borrow(),
             key: self.affinity.key,
             session: self.affinity.session,
-            is_repeatable: self.is_repeatable && self.upstream.config.retry.attempts > 1,
+            is_repeatable: self.may_repeat_next(),
             may_panic,
             now,
         })?;
@@ -124,11 +125,26 @@ impl<'a> Forward<'a> {
         };
         self.upstream_stats(|stats| stats.queued.add(1));
         let due = now + config.timeout;
+        // A place that was freed before this one lined up woke nobody.
+        self.upstream.wake_waiting(now);
+        let ClientSide { source, deadline, .. } = client;
         loop {
-            if let Err(Elapsed) = client.deadline.due(|| Some(due), ticket.woken()).await {
-                self.upstream_stats(|stats| stats.queue_timeouts.add(1));
-                let detail = "every endpoint was at its limit for as long as a request may wait";
-                return Err(Error::new(Kind::Overloaded, detail));
+            let woken = async {
+                tokio::select! {
+                    biased;
+                    () = ticket.woken() => Ok(()),
+                    // As while an endpoint is waited for, a FIN is no reason to stop.
+                    _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
+                }
+            };
+            match deadline.due(|| Some(due), woken).await {
+                Ok(woken) => woken?,
+                Err(Elapsed) => {
+                    self.upstream_stats(|stats| stats.queue_timeouts.add(1));
+                    let detail =
+                        "every endpoint was at its limit for as long as a request may wait";
+                    return Err(Error::new(Kind::Overloaded, detail));
+                }
             }
             match self.pick_now(Instant::now(), true) {
                 Ok(picked) => {
@@ -149,8 +165,7 @@ impl<'a> Forward<'a> {
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
     ) -> Result<Next, Failed> {
-        let endpoint = picked.endpoint;
-        if let Some(connection) = self.kept(endpoint) {
+        if let Some(connection) = self.kept(picked.endpoint, picked.since) {
             match self.attempt(picked, Line::new(connection, true), client, drafts).await {
                 Err(Failed { again: Again::Anew, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
@@ -159,16 +174,16 @@ impl<'a> Forward<'a> {
             }
         }
         // Dialling is rare; in a box it takes no room in every other exchange.
-        let line = Box::pin(self.connect(endpoint)).await;
+        let line = Box::pin(self.connect(picked.endpoint)).await;
         let line = line.map_err(|error| Failed { error, again: self.again(error, false) })?;
         self.attempt(picked, line, client, drafts).await
     }
 
-    /// A kept connection to the endpoint.
-    pub(super) fn kept(&self, endpoint: &Endpoint) -> Option<Connected> {
+    /// A kept connection to the endpoint, at the time `now`.
+    pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Connected> {
         // What may not be sent twice must not be sent into a connection that has just been closed.
         let must_be_sure = !self.is_repeatable;
-        let kept = self.worker.pool.borrow_mut().take(endpoint, self.started, must_be_sure)?;
+        let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure)?;
         self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
         Some(kept)
     }
@@ -177,31 +192,28 @@ impl<'a> Forward<'a> {
     /// there was no place for another.
     pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
         let limit = self.upstream.config.timeouts.connect;
-        let too_late =
-            Error::new(Kind::ConnectionTimeout, "no place for another connection in time");
         let place = async {
-            // Never closed.
-            let _ = endpoint.state.dials.acquire().await.map(tokio::sync::SemaphorePermit::forget);
-            let dialling = Dialling(endpoint);
             loop {
                 let freed = self.upstream.shared.place_freed.notified();
                 let limit = self.upstream.max_connections();
                 if let Some(place) = Place::take(endpoint, &self.upstream.shared, limit) {
-                    return Ok((place, dialling));
+                    return Ok(place);
                 }
-                if let Some(kept) = self.kept(endpoint) {
+                if let Some(kept) = self.kept(endpoint, Instant::now()) {
                     return Err(kept);
                 }
                 self.upstream.want_place(endpoint);
                 self.worker.shared.nudge();
-                let _ = tokio::time::timeout(LOOK_EVERY, freed).await;
+                let _ = timeout(LOOK_EVERY, freed).await;
             }
         };
-        let (place, _dialling) = match tokio::time::timeout(limit, place).await {
+        // It is our own limits that are waited for here, which is no fault of the endpoint.
+        let place = match timeout(limit, place).await {
             Ok(Ok(place)) => place,
             Ok(Err(kept)) => return Ok(Line::new(kept, true)),
-            Err(_) => return Err(too_late),
+            Err(_) => return Err(NO_PLACE),
         };
+        let _permit = timeout(limit, endpoint.state.dials.acquire()).await.map_err(|_| NO_PLACE)?;
         let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
         for (index, address) in endpoint.dial_order() {
             match dial(address, limit).await {
@@ -225,24 +237,18 @@ impl<'a> Forward<'a> {
             Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
                 picked.unreachable(Instant::now(), error.kind)
             }
-            kind if kind.fault() != Blame::Endpoint || kind == Kind::Unavailable => false,
-            // It is known to be down already, or its answer has been counted.
-            _ if matches!(
-                self.tries.given_up.get(),
-                Some(RetryReason::EndpointDown | RetryReason::Status)
-            ) =>
-            {
-                false
-            }
+            kind if kind.fault() != Blame::Endpoint => false,
+            // It is known to be down already.
+            _ if self.tries.given_up.get() == Some(RetryReason::EndpointDown) => false,
             kind => {
                 let now = Instant::now();
-                let took = now.saturating_duration_since(self.started);
+                let took = now.saturating_duration_since(picked.since);
                 self.upstream.observe_failure(picked.endpoint, self.worker.index, now, took);
                 picked.failed(now, kind.name())
             }
         };
         if is_lost {
-            self.worker.shared.nudge();
+            self.worker.shared.endpoint_lost();
         }
     }
 
@@ -260,11 +266,11 @@ impl<'a> Forward<'a> {
         let Drafts { to_endpoint: request, to_client, fields } = drafts;
         self.render(picked.endpoint, request);
         if let Some(delay) = self.hedge_after() {
-            Box::pin(self.race(picked, &mut line, request, delay)).await?;
+            Box::pin(self.race(picked, &mut line, request, delay, client.source.io)).await?;
         }
         let written = Cell::new(line.asked.is_some());
         // A kept connection gets the request as soon as it is there; a new one took its time.
-        let now = || if line.is_kept { self.started } else { Instant::now() };
+        let now = || if line.is_kept { picked.since } else { Instant::now() };
         let asked = line.asked.unwrap_or_else(now);
         let Line { mut connection, is_kept, buffer, .. } = line;
         let (mut from_endpoint, mut to_endpoint) = connection.stream.split();
@@ -382,14 +388,7 @@ impl<'a> Forward<'a> {
     }
 }
 
-/// A connection on its way to an endpoint, until this is dropped.
-struct Dialling<'e>(&'e Endpoint);
-
-impl Drop for Dialling<'_> {
-    fn drop(&mut self) {
-        self.0.state.dials.add_permits(1);
-    }
-}
+const NO_PLACE: Error = Error::new(Kind::Overloaded, "no place for another connection in time");
 
 /// The largest response that the client has as good as read once it is written: it is in the
 /// first flight of packets.

@@ -2,9 +2,11 @@
 //! is asked as well, and whoever answers first is listened to (Dean and Barroso, The Tail at Scale,
 //! 2013).
 
+use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::forward::Line;
@@ -44,18 +46,37 @@ impl<'a> Forward<'a> {
     }
 
     /// Sends `head` on `line`, and, if nothing has come back after `delay`, to another endpoint too.
-    /// The one that answers first is `picked` afterwards, on `line`; the other is given up.
+    /// The one that answers first is `picked` afterwards, on `line`; the other is given up. Where
+    /// there is nobody else to ask, the answer is still to come.
     ///
     /// # Errors
-    /// Neither answered.
+    /// Neither answered in time, or `client` has gone.
     pub(super) async fn race(
         &self,
         picked: &mut Picked<'a>,
         line: &mut Line,
         head: &mut Vec<u8>,
         delay: Duration,
+        client: &ReadHalf<'_>,
     ) -> Result<(), Failed> {
-        let asked = if line.is_kept { self.started } else { Instant::now() };
+        tokio::select! {
+            biased;
+            raced = self.race_on(picked, line, head, delay) => raced,
+            // A FIN is no reason to stop, as it is none while one endpoint is asked.
+            _ = client.ready(Interest::ERROR) => {
+                Err(Failed { error: Error::CLIENT_CLOSED, again: Again::Never })
+            }
+        }
+    }
+
+    async fn race_on(
+        &self,
+        picked: &mut Picked<'a>,
+        line: &mut Line,
+        head: &mut Vec<u8>,
+        delay: Duration,
+    ) -> Result<(), Failed> {
+        let asked = if line.is_kept { picked.since } else { Instant::now() };
         let end = asked + self.upstream.config.timeouts.response;
         self.tries.asked_first.set(Some(asked));
         if let Err(error) = self.ask(line, head, asked).await {
@@ -75,43 +96,73 @@ impl<'a> Forward<'a> {
             Err(_) => return Err(Failed { error: LATE, again: Again::Never }),
         };
         head.clear();
-        let Some((mut other, mut other_line)) = second else { return Ok(()) };
-        let first_answers = {
-            let both = async {
+        match second {
+            Some((other, other_line)) => {
+                self.first_of((picked, line), (other, other_line), end).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until one of two endpoints answers, or fails, so that the other is left to be waited
+    /// for; until `end` at most, or as long as a try may take if there is a third to ask.
+    async fn first_of(
+        &self,
+        (picked, line): (&mut Picked<'a>, &mut Line),
+        (mut other, mut other_line): (Picked<'a>, Line),
+        end: Instant,
+    ) -> Result<(), Failed> {
+        let due = self.upstream.config.retry.timeout.map(|limit| Instant::now() + limit);
+        let early = {
+            let mut first = pin!(async {
                 tokio::select! {
                     biased;
-                    first = answer(line) => match first {
-                        Ok(()) => Ok(true),
-                        Err(error) => {
-                            self.judge(picked, &Failed { error, again: Again::Never });
-                            answer(&mut other_line).await.map(|()| false)
-                        }
-                    },
-                    second = answer(&mut other_line) => match second {
-                        Ok(()) => Ok(false),
-                        Err(error) => {
-                            self.judge(&other, &Failed { error, again: Again::Never });
-                            answer(line).await.map(|()| true)
-                        }
-                    },
+                    first = answer(line) => (true, first),
+                    second = answer(&mut other_line) => (false, second),
                 }
+            });
+            let early = match due.filter(|due| *due < end) {
+                Some(due) => timeout_at(due, &mut first).await.ok(),
+                None => None,
             };
-            timeout_at(end, both).await.unwrap_or(Err(LATE))
-        };
-        match first_answers {
-            Ok(true) => {}
-            Ok(false) => {
-                self.upstream_stats(|stats| stats.hedges_won.add(1));
-                std::mem::swap(picked, &mut other);
-                std::mem::swap(line, &mut other_line);
-                self.progress.endpoint.set(Some(picked.index));
+            match early {
+                Some(first) => Some(first),
+                None if due.is_some() && self.can_leave_both(other.index) => None,
+                None => timeout_at(end, first).await.ok(),
             }
+        };
+        let Some((is_first, answer)) = early else {
+            // Whoever made this try judges the other one.
+            self.judge(&other, &Failed { error: LATE, again: Again::Never });
+            self.tries.tried.borrow_mut().push(other.index);
+            return Err(self.failed(LATE, false, true));
+        };
+        if is_first != answer.is_ok() {
+            std::mem::swap(picked, &mut other);
+            std::mem::swap(line, &mut other_line);
+            self.progress.endpoint.set(Some(picked.index));
+        }
+        match answer {
+            Ok(()) if !is_first => self.upstream_stats(|stats| stats.hedges_won.add(1)),
+            Ok(()) => {}
             Err(error) => {
+                // A connection that was kept had most likely been closed at the same moment.
+                if !other_line.is_kept {
+                    self.judge(&other, &Failed { error, again: Again::Never });
+                }
                 self.tries.tried.borrow_mut().push(other.index);
-                return Err(self.failed(error, false, true));
             }
         }
         Ok(())
+    }
+
+    /// Whether both tries that are under way, the second of them on the endpoint `other`, can be
+    /// given up for one on a third.
+    fn can_leave_both(&self, other: usize) -> bool {
+        self.tries.tried.borrow_mut().push(other);
+        let can_leave = self.can_leave(true);
+        self.tries.tried.borrow_mut().retain(|index| *index != other);
+        can_leave
     }
 
     /// Asks a second endpoint, while the first may still answer; `None` where the first has done so
@@ -122,18 +173,15 @@ impl<'a> Forward<'a> {
         first_line: &mut Line,
         delay: Duration,
     ) -> Result<Option<(Picked<'a>, Line)>, Error> {
-        self.tries.tried.borrow_mut().push(first.index);
-        let picked = match self.may_hedge() {
-            true => self.pick_now(Instant::now(), false).ok(),
-            false => None,
-        };
-        self.tries.tried.borrow_mut().retain(|index| *index != first.index);
-        let Some(picked) = picked else {
-            answer(first_line).await?;
+        if !self.can_leave(true) {
             return Ok(None);
-        };
+        }
+        self.tries.tried.borrow_mut().push(first.index);
+        let picked = self.pick_now(Instant::now(), false).ok();
+        self.tries.tried.borrow_mut().retain(|index| *index != first.index);
+        let Some(picked) = picked else { return Ok(None) };
         let asking = async {
-            let mut line = match self.kept(picked.endpoint) {
+            let mut line = match self.kept(picked.endpoint, picked.since) {
                 Some(connection) => Line::new(connection, true),
                 None => self.connect(picked.endpoint).await?,
             };
@@ -154,8 +202,6 @@ impl<'a> Forward<'a> {
                 }
                 Err(error) => {
                     self.judge(&picked, &Failed { error, again: Again::Never });
-                    drop(picked);
-                    answer(first_line).await?;
                     Ok(None)
                 }
             },

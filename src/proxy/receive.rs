@@ -126,7 +126,7 @@ impl Forward<'_> {
         if is_failure {
             self.upstream.observe_failure(endpoint, worker, now, took);
             if via.picked.failed(now, "a status that counts as one") {
-                self.worker.shared.nudge();
+                self.worker.shared.endpoint_lost();
             }
         } else {
             self.upstream.observe(endpoint, worker, now, took);

@@ -120,6 +120,13 @@ impl Forward<'_> {
             && self.deadline().is_none_or(|deadline| Instant::now() < deadline)
     }
 
+    /// Whether the next try could be followed by another one.
+    pub(super) fn may_repeat_next(&self) -> bool {
+        self.is_repeatable
+            && self.progress.attempts.get() + 1 < self.upstream.config.retry.attempts
+            && self.tries.replay.borrow().is_whole
+    }
+
     /// Whether the try that is under way can be given up for one on another endpoint. With
     /// `budget`, only if there is room in it now, which then belongs to this request.
     pub(super) fn can_leave(&self, budget: bool) -> bool {
@@ -128,7 +135,7 @@ impl Forward<'_> {
         let current = self.progress.endpoint.get();
         let is_tried = |index| tried.contains(&index) || current == Some(index);
         self.may_repeat(true)
-            && self.upstream.has_another(is_tried, now)
+            && self.upstream.has_another(is_tried, self.may_repeat_next(), now)
             && (!budget || self.take_budget())
     }
 
@@ -146,11 +153,6 @@ impl Forward<'_> {
             *retrying = self.upstream.shared.budget.take(self.upstream.active(), share);
         }
         retrying.is_some()
-    }
-
-    /// Takes a place in the budget, if there is one now, for a second endpoint beside the first.
-    pub(super) fn may_hedge(&self) -> bool {
-        self.may_repeat(true) && self.take_budget()
     }
 
     /// Waits for a place in the budget.
@@ -195,7 +197,8 @@ impl Forward<'_> {
                 self.tries.tried.borrow_mut().push(index);
                 let now = Instant::now();
                 let is_tried = |index| self.tries.tried.borrow().contains(&index);
-                if !self.upstream.has_another(is_tried, now) && !self.ask_all_anew().await {
+                let has_other = self.upstream.has_another(is_tried, self.may_repeat_next(), now);
+                if !has_other && !self.ask_all_anew().await {
                     return Err(failed.error);
                 }
                 self.count_retry(reason);

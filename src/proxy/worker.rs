@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
@@ -44,6 +44,8 @@ pub struct Shared {
     pub stats: Vec<WorkerStats>,
     /// Has each worker [attend](Worker::attend) to what has changed about endpoints.
     pub nudges: Vec<Notify>,
+    /// How often endpoints were lost that requests may have waited for.
+    lost: AtomicU64,
 }
 
 impl Shared {
@@ -53,10 +55,17 @@ impl Shared {
             pseudonym: format!("tinylb-{:016x}", fastrand::u64(..)),
             stats: std::iter::repeat_with(WorkerStats::default).take(workers).collect(),
             nudges: std::iter::repeat_with(Notify::new).take(workers).collect(),
+            lost: AtomicU64::new(0),
         }
     }
 
-    /// Something has changed about an endpoint that requests may be waiting for.
+    /// An endpoint is gone that requests may be waiting for.
+    pub fn endpoint_lost(&self) {
+        self.lost.fetch_add(1, Relaxed);
+        self.nudge();
+    }
+
+    /// A connection that lies idle with some worker may be wanted by another.
     pub fn nudge(&self) {
         self.nudges.iter().for_each(Notify::notify_one);
     }
@@ -81,6 +90,8 @@ pub struct Worker {
     pub draining: Cell<Option<Instant>>,
     #[expect(clippy::redundant_allocation, reason = "requests count references without an atomic")]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
+    /// How many losses of endpoints it has attended to.
+    lost: Cell<u64>,
     date: RefCell<(u64, String)>,
 }
 
@@ -96,6 +107,7 @@ impl Worker {
             log,
             draining: Cell::new(None),
             snapshot: RefCell::new(Rc::new(snapshot)),
+            lost: Cell::new(0),
             date: RefCell::default(),
         }
     }
@@ -136,11 +148,16 @@ impl Worker {
     /// Has every wait look whether its endpoint is lost, and closes idle connections whose place
     /// another worker needs.
     pub fn attend(&self) {
-        self.clock.wake_all();
+        let lost = self.shared.lost.load(Relaxed);
+        if self.lost.replace(lost) != lost {
+            self.clock.wake_all();
+        }
         let mut pool = self.pool.borrow_mut();
         let snapshot = self.snapshot();
-        let limited = snapshot.upstreams.iter().filter(|upstream| upstream.is_limited());
-        limited.flat_map(|upstream| &upstream.endpoints).for_each(|e| pool.yield_one(e));
+        for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_limited()) {
+            upstream.endpoints.iter().for_each(|endpoint| pool.yield_one(endpoint));
+            pool.yield_any(upstream);
+        }
     }
 
     /// Looks after waits, and frees buffers and connections to endpoints that nobody has needed;

@@ -27,6 +27,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest between two dials: how late an endpoint that is back is noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How long an endpoint that can be connected to again waits for a request that may be repeated,
+/// before any will do to find out the rest.
+const REPEATABLE_FIRST: Duration = Duration::from_secs(1);
+
 /// The pause after `failures` in a row: doubling, and spread by `jitter` (0 to 1) over half to
 /// the whole of it, so that many balancers don't come back to one endpoint at once.
 fn pause(failures: u32, jitter: f64) -> Duration {
@@ -95,7 +99,7 @@ impl Circuit {
     pub fn reached(&mut self, now: Instant) -> bool {
         let was_unreachable = matches!(self.phase, Phase::Unreachable { .. });
         if was_unreachable {
-            self.phase = Phase::Open { until: now, lasts: Duration::ZERO };
+            self.phase = Phase::Open { until: now, lasts: REPEATABLE_FIRST };
         }
         was_unreachable
     }
@@ -143,8 +147,8 @@ impl Circuit {
 
     /// That request has ended without telling anything; another may be the one.
     pub fn probe_ended(&mut self, now: Instant) {
-        if let Phase::Probation { .. } = self.phase {
-            self.phase = Phase::Open { until: now, lasts: Duration::ZERO };
+        if let Phase::Probation { lasts } = self.phase {
+            self.phase = Phase::Open { until: now, lasts };
         }
     }
 
@@ -208,9 +212,10 @@ mod tests {
         assert!(circuit.probe(start + 10 * SECOND, true));
         assert!(!circuit.may_probe(start + 30 * SECOND, false));
         circuit.probe_ended(start + 30 * SECOND);
-        assert!(circuit.probe(start + 30 * SECOND, false));
-        assert!(circuit.probe_succeeded(start + 31 * SECOND));
-        assert!(!circuit.probe_succeeded(start + 31 * SECOND));
+        assert!(!circuit.probe(start + 39 * SECOND, false));
+        assert!(circuit.probe(start + 40 * SECOND, false));
+        assert!(circuit.probe_succeeded(start + 41 * SECOND));
+        assert!(!circuit.probe_succeeded(start + 41 * SECOND));
     }
 
     #[test]

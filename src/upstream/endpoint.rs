@@ -202,6 +202,12 @@ impl Place {
         }
         Some(Self { state, shared: Arc::clone(shared) })
     }
+
+    /// Whether another request wants it, so that the connection, if it is idle, is to be closed; the
+    /// answer is true once for each time that one was wanted.
+    pub fn is_wanted(&self) -> bool {
+        self.state.is_connection_wanted() || self.shared.is_place_wanted()
+    }
 }
 
 impl Drop for Place {

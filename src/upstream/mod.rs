@@ -67,6 +67,8 @@ pub struct Shared {
     pub connections: Shares,
     /// Tells that one of them was closed.
     pub place_freed: Notify,
+    /// Whether a request needs the place of one that lies idle, whichever endpoint it leads to.
+    is_place_wanted: AtomicBool,
     /// Requests in flight; counted only where they are limited.
     in_flight: Shares,
     /// Whether too few endpoints are healthy, so that requests go to all of them.
@@ -85,6 +87,7 @@ impl Shared {
             budget: Budget::default(),
             connections: Shares::default(),
             place_freed: Notify::new(),
+            is_place_wanted: AtomicBool::new(false),
             in_flight: Shares::default(),
             is_panicking: AtomicBool::new(false),
             p95: AtomicU64::new(0),
@@ -94,6 +97,17 @@ impl Shared {
     /// Whether requests go to all endpoints, because too few of them are healthy.
     pub fn is_panicking(&self) -> bool {
         self.is_panicking.load(Relaxed)
+    }
+
+    /// Asks for one of the idle connections to be closed, whoever has it and wherever it leads.
+    pub fn want_place(&self) {
+        self.is_place_wanted.store(true, Relaxed);
+    }
+
+    /// Whether an idle connection is to be closed; the answer is true once for each time that one
+    /// was wanted.
+    pub fn is_place_wanted(&self) -> bool {
+        self.is_place_wanted.load(Relaxed) && self.is_place_wanted.swap(false, Relaxed)
     }
 
     /// The time within which 95 of 100 answers begin, where it is known.
@@ -149,12 +163,10 @@ impl Upstream {
     /// Asks for an idle connection to be closed whose place `endpoint` needs: one of its own where
     /// it is at its own limit, otherwise any.
     pub fn want_place(&self, endpoint: &Endpoint) {
-        let has_idle = |e: &&Endpoint| e.state.connections() > e.state.in_flight();
-        let is_own = endpoint.state.connections() >= endpoint.max_connections;
-        if is_own || has_idle(&endpoint) {
+        if endpoint.state.connections() >= endpoint.max_connections {
             endpoint.state.want_connection();
-        } else if let Some(other) = self.endpoints.iter().find(has_idle) {
-            other.state.want_connection();
+        } else {
+            self.shared.want_place();
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Picked<'u> {
     pub endpoint: &'u Endpoint,
     /// Why this one.
     pub how: How,
+    /// When it was picked.
+    pub since: Instant,
     /// Whether this request is to find out whether the endpoint is well again.
     is_probe: Cell<bool>,
 }
@@ -111,9 +113,7 @@ impl Upstream {
             return Ok(picked);
         }
         let found = Found::default();
-        let has_threshold = self.config.panic.is_some_and(|threshold| threshold > 0.0);
-        let is_panicking = has_threshold && wanted.may_panic && self.shared.is_panicking();
-        if !is_panicking {
+        if !(wanted.may_panic && self.ignores_health()) {
             let ready = |i: usize, e: &Endpoint| self.is_ready(i, e, wanted, &found, false);
             if let Some(picked) = self.pick_among(wanted, How::Policy, ready) {
                 return Ok(picked);
@@ -171,10 +171,9 @@ impl Upstream {
         how: How,
         ready: impl Fn(usize, &Endpoint) -> bool,
     ) -> Option<Picked<'_>> {
-        for (priority, balancer) in &self.tiers {
+        for (_, balancer) in &self.tiers {
             for _ in 0..MAX_RACES {
-                let usable = |i: usize, e: &Endpoint| e.priority == *priority && ready(i, e);
-                let Some(index) = balancer.pick(&self.endpoints, wanted.key, wanted.now, usable)
+                let Some(index) = balancer.pick(&self.endpoints, wanted.key, wanted.now, &ready)
                 else {
                     break;
                 };
@@ -192,7 +191,7 @@ impl Upstream {
     fn pick_session(&self, index: usize, wanted: &Wanted<'_>) -> Option<Picked<'_>> {
         let endpoint = self.endpoints.get(index)?;
         let may = !endpoint.addresses.is_empty()
-            && endpoint.state.admits_session()
+            && endpoint.state.is_healthy()
             && !wanted.tried.contains(&index);
         if may { self.start(index, How::Session, wanted) } else { None }
     }
@@ -237,31 +236,75 @@ impl Upstream {
         if !endpoint.state.start(limit) {
             return None;
         }
-        let is_probe = how == How::Policy
-            && endpoint.state.is_lost()
-            && endpoint.state.probe(wanted.now, wanted.is_repeatable);
-        if how == How::Policy && !is_probe && endpoint.state.is_lost() {
+        // Also in panic, which would never end otherwise where it is by a threshold.
+        let is_lost = how != How::Session && endpoint.state.is_lost();
+        let is_probe = is_lost && endpoint.state.probe(wanted.now, wanted.is_repeatable);
+        if is_lost && !is_probe && how == How::Policy {
             endpoint.state.end();
             return None;
         }
-        Some(Picked { upstream: self, index, endpoint, how, is_probe: Cell::new(is_probe) })
+        let (since, is_probe) = (wanted.now, Cell::new(is_probe));
+        Some(Picked { upstream: self, index, endpoint, how, since, is_probe })
     }
 
     /// Whether a request could go to another endpoint than those it has been tried on.
-    pub fn has_another(&self, tried: impl Fn(usize) -> bool, now: Instant) -> bool {
+    /// `is_repeatable` says whether it could be sent again then.
+    pub fn has_another(
+        &self,
+        tried: impl Fn(usize) -> bool,
+        is_repeatable: bool,
+        now: Instant,
+    ) -> bool {
         let found = Found::default();
+        let slow_start = self.config.slow_start;
         let mut others = self.endpoints.iter().enumerate().filter(|(index, _)| !tried(*index));
         others.any(|(_, e)| {
             e.is_usable()
-                && !matches!(e.state.admits(now, true, None), Admission::No)
+                && e.state.admits(now, is_repeatable, slow_start) != Admission::No
                 && self.has_room(e, &found)
         })
+    }
+
+    /// Wakes as many of those that wait as there is room for now: for room that nobody freed, since
+    /// an endpoint is back or a limit was raised, and for what was freed while somebody lined up.
+    pub fn wake_waiting(&self, now: Instant) {
+        let queue = &self.shared.queue;
+        if !queue.is_empty() {
+            let room = usize::try_from(self.room(now)).unwrap_or(usize::MAX);
+            (0..room.min(queue.len())).for_each(|_| queue.wake_one());
+        }
+    }
+
+    /// How many more requests could be picked for now.
+    fn room(&self, now: Instant) -> u32 {
+        let all = self.max_requests().saturating_sub(self.shared.in_flight.get());
+        let sum = |may: &dyn Fn(&Endpoint) -> bool| {
+            let rooms = self.endpoints.iter().filter(|e| e.is_usable() && may(e));
+            rooms.map(|e| e.limit().saturating_sub(e.state.in_flight())).reduce(u32::saturating_add)
+        };
+        let slow_start = self.config.slow_start;
+        let admits = |e: &Endpoint| e.state.admits(now, true, slow_start) != Admission::No;
+        let in_panic = |e: &Endpoint| e.state.admits_in_panic();
+        let rooms = match (self.ignores_health(), self.config.panic) {
+            (true, _) => sum(&in_panic),
+            (false, Some(_)) => sum(&admits).or_else(|| sum(&in_panic)),
+            (false, None) => sum(&admits),
+        };
+        // Where nobody can have them, they are to be told.
+        rooms.map_or(u32::MAX, |room| room.min(all))
+    }
+
+    /// Whether requests go to all endpoints, though some are healthy.
+    fn ignores_health(&self) -> bool {
+        self.config.panic.is_some_and(|threshold| threshold > 0.0) && self.shared.is_panicking()
     }
 
     /// Looks whether enough endpoints are healthy, and says what has changed; from time to time.
     #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
     pub fn look_after_panic(&self) {
-        let Some(threshold) = self.config.panic else { return };
+        let Some(threshold) = self.config.panic else {
+            return self.shared.is_panicking.store(false, Relaxed);
+        };
         let candidates =
             self.endpoints.iter().filter(|e| e.is_usable() && e.state.admits_in_panic());
         let (mut all, mut healthy) = (0usize, 0usize);

@@ -8,6 +8,7 @@ use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::Upstream;
 use super::endpoint::{Endpoint, Place};
 
 /// Idle connections that are kept for one endpoint by one worker; more than any worker uses at
@@ -74,7 +75,7 @@ impl Pool {
     /// on another worker needs its place.
     pub fn put(&mut self, endpoint: &Endpoint, connection: Connected, until: Instant) {
         let idle = self.idle.entry(endpoint.state.id).or_default();
-        if idle.len() < MAX_IDLE && !endpoint.state.is_connection_wanted() {
+        if idle.len() < MAX_IDLE && !connection.place.is_wanted() {
             idle.push(Idle { connection, until });
         }
     }
@@ -94,6 +95,20 @@ impl Pool {
             && endpoint.state.is_connection_wanted()
         {
             // The one that has been idle for longest.
+            idle.remove(0);
+        }
+    }
+
+    /// Closes one connection to any endpoint of `upstream`, if there is one and another request
+    /// wants its place.
+    pub fn yield_any(&mut self, upstream: &Upstream) {
+        // The one whose time is over first, which is about the one that has been idle for longest.
+        let first = |e: &Endpoint| Some((self.idle.get(&e.state.id)?.first()?.until, e.state.id));
+        let oldest = upstream.endpoints.iter().filter_map(first).min();
+        if let Some((_, endpoint)) = oldest
+            && upstream.shared.is_place_wanted()
+            && let Some(idle) = self.idle.get_mut(&endpoint)
+        {
             idle.remove(0);
         }
     }
@@ -211,5 +226,30 @@ mod tests {
         endpoint.state.want_connection();
         pool.yield_one(&endpoint);
         assert_eq!(endpoint.state.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_is_wanted_of_all_is_that_of_the_connection_that_is_over_first() {
+        let mut all = endpoints(&[1, 1]);
+        let mut pool = Pool::default();
+        let (first, _first) = pair(&mut all[0]).await;
+        let (second, _second) = pair(&mut all[1]).await;
+        pool.put(&all[0], first, later() + Duration::from_secs(1));
+        pool.put(&all[1], second, later());
+        let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
+        let config = crate::config::Upstream::new("u", Vec::new());
+        let upstream = Upstream::new(config, all, std::sync::Arc::clone(&shared), b"");
+        let open = || upstream.endpoints.iter().map(|e| e.state.connections()).collect::<Vec<_>>();
+        pool.yield_any(&upstream);
+        assert_eq!(open(), [1, 1], "nobody wants one");
+        for left in [[1, 0], [0, 0]] {
+            shared.want_place();
+            pool.yield_any(&upstream);
+            pool.yield_any(&upstream);
+            assert_eq!(open(), left, "one for each time");
+        }
+        shared.want_place();
+        pool.yield_any(&upstream);
+        assert!(shared.is_place_wanted(), "another worker may have one");
     }
 }

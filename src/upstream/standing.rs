@@ -51,6 +51,9 @@ pub struct Standing {
     failures: AtomicU32,
     /// Since when it has been well, in milliseconds after `epoch`.
     well_since: AtomicU64,
+    /// When one request may find out whether it is well again, in the same; `u64::MAX` is not now.
+    /// So nobody takes the lock before then.
+    probe_at: AtomicU64,
     epoch: Instant,
     account: Mutex<Account>,
 }
@@ -74,6 +77,7 @@ impl Default for Standing {
             bits: AtomicU8::new(0),
             failures: AtomicU32::new(0),
             well_since: AtomicU64::new(0),
+            probe_at: AtomicU64::new(u64::MAX),
             epoch,
             account: Mutex::new(account),
         }
@@ -96,6 +100,16 @@ impl Standing {
 
     fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows whoever picks what the circuit has become. To be called before its lock is given up.
+    fn show(&self, account: &Account) {
+        let probe_at = match account.circuit.phase() {
+            Phase::Open { until, .. } => self.millis(until),
+            _ => u64::MAX,
+        };
+        self.probe_at.store(probe_at, Relaxed);
+        self.put(OPEN, account.circuit.phase() != Phase::Closed);
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -145,6 +159,9 @@ impl State {
             return Admission::No;
         }
         if bits & OPEN != 0 {
+            if self.standing.millis(now) < self.standing.probe_at.load(Relaxed) {
+                return Admission::No;
+            }
             let may = self.standing.account().circuit.may_probe(now, is_repeatable);
             return if may { Admission::Probe } else { Admission::No };
         }
@@ -159,11 +176,6 @@ impl State {
     /// Whether a request may go there where no endpoint is well.
     pub fn admits_in_panic(&self) -> bool {
         !self.standing.has(UNKNOWN | DRAINING)
-    }
-
-    /// Whether a request of a session that belongs there may go there.
-    pub fn admits_session(&self) -> bool {
-        !self.standing.has(UNKNOWN | DOWN | OPEN)
     }
 
     /// Whether it counts as healthy: checked, up, and its circuit closed.
@@ -182,14 +194,22 @@ impl State {
     }
 
     /// Takes the place of the request that finds out whether it is well again; false where
-    /// another was faster.
+    /// another was faster, or it is not time yet.
     pub fn probe(&self, now: Instant, is_repeatable: bool) -> bool {
-        self.standing.account().circuit.probe(now, is_repeatable)
+        if self.standing.millis(now) < self.standing.probe_at.load(Relaxed) {
+            return false;
+        }
+        let mut account = self.standing.account();
+        let has_place = account.circuit.probe(now, is_repeatable);
+        self.standing.show(&account);
+        has_place
     }
 
     /// That request has ended without telling anything.
     pub fn probe_ended(&self, now: Instant) {
-        self.standing.account().circuit.probe_ended(now);
+        let mut account = self.standing.account();
+        account.circuit.probe_ended(now);
+        self.standing.show(&account);
     }
 
     /// That request was answered.
@@ -197,9 +217,10 @@ impl State {
         let mut account = self.standing.account();
         if account.circuit.probe_succeeded(now) {
             account.note(now, "it answered a request".into());
-            drop(account);
-            self.standing.put(OPEN, false);
+            // Before it is shown, so that nobody picks it who does not know that it is new.
             self.standing.is_well(now);
+            self.standing.show(&account);
+            drop(account);
             tracing::info!(endpoint = %self.label, upstream = %self.upstream, "back in: it answered a request");
         }
     }
@@ -239,8 +260,7 @@ impl State {
         let why = why();
         account.note(now, format!("{why}, for {}", rounded(lasts)));
         account.ejections += 1;
-        // Before the lock is given up, so that the bit never says less than the circuit.
-        self.standing.put(OPEN, true);
+        self.standing.show(&account);
         drop(account);
         let (endpoint, upstream) = (&self.label, &self.upstream);
         tracing::warn!(%endpoint, %upstream, "ejected: {why}, for {}", rounded(lasts));
@@ -253,12 +273,12 @@ impl State {
         let mut account = self.standing.account();
         let was_open = !matches!(account.circuit.phase(), Phase::Closed | Phase::Probation { .. });
         let Some(pause) = account.circuit.unreachable(now, fastrand::f64()) else { return false };
-        self.standing.put(OPEN, true);
+        self.standing.show(&account);
+        account.note(now, kind.name().into());
         if was_open {
-            // It has been said.
+            // It has been said that it is left alone.
             return false;
         }
-        account.note(now, kind.name().into());
         account.ejections += 1;
         drop(account);
         let (endpoint, upstream, error) = (&self.label, &self.upstream, kind.name());
@@ -283,6 +303,7 @@ impl State {
         let mut account = self.standing.account();
         if account.circuit.reached(now) {
             account.note(now, "it can be connected to again".into());
+            self.standing.show(&account);
             drop(account);
             tracing::info!(endpoint = %self.label, upstream = %self.upstream, "reachable again: one request goes there first");
         }
@@ -484,10 +505,10 @@ mod tests {
         let (state, now) = (state(), Instant::now());
         state.drain(now, true);
         assert_eq!(state.admits(now, true, None), Admission::No);
-        assert!(state.admits_session() && !state.admits_in_panic());
+        assert!(state.is_healthy() && !state.admits_in_panic());
         assert_eq!(state.describe(now, None).state, "draining");
         assert!(state.unreachable(now, Kind::ConnectionRefused));
-        assert!(!state.admits_session());
+        assert!(!state.is_healthy());
         state.drain(now, false);
         assert_eq!(state.describe(now, None).state, "unreachable");
     }

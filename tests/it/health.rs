@@ -85,7 +85,7 @@ fn the_first_check_comes_before_the_first_request() {
 fn an_endpoint_that_does_not_answer_its_check_holds_the_start_for_a_second_and_gets_nothing() {
     let well = Arc::new(AtomicBool::new(true));
     let one = checked("one", &well);
-    let silent = Backend::new(|mut conn| drop(conn.drain()));
+    let silent = Backend::new(|mut conn| _ = conn.drain());
     let slow = "path = \"/check\", interval = \"60s\", timeout = \"60s\"";
     let began = Instant::now();
     let tinylb = run(&[one.url(), silent.url()], slow, "");
@@ -100,7 +100,7 @@ fn an_endpoint_that_does_not_answer_its_check_holds_the_start_for_a_second_and_g
 
 #[test]
 fn unknown_ones_alone_are_a_503_and_no_panic() {
-    let silent = Backend::new(|mut conn| drop(conn.drain()));
+    let silent = Backend::new(|mut conn| _ = conn.drain());
     let tinylb = run(&[silent.url()], "interval = \"60s\", timeout = \"60s\"", "");
     tinylb.get("/").assert_fault(503, "destination_unavailable");
     assert_eq!(tinylb.metric("tinylb_upstream_panic", &[]), 0.0);
@@ -133,7 +133,7 @@ fn requests_that_wait_on_an_endpoint_that_goes_down_are_answered_by_another() {
                 match request.target() {
                     "/check" if ill.load(Ordering::Acquire) => drop(conn.send(ok("well"))),
                     "/check" => drop(conn.send("HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n")),
-                    _ => drop(conn.drain()),
+                    _ => _ = conn.drain(),
                 }
             }
         })
@@ -188,7 +188,7 @@ fn a_port_of_its_own_and_a_connection_alone() {
     let tinylb = run(&[backend.url()], &health, "panic = false");
     assert_eq!(state(&tinylb, &backend.url()), "down");
     tinylb.get("/").assert_fault(503, "destination_unavailable");
-    let _alive = port.revive(|mut conn| drop(conn.drain()));
+    let _alive = port.revive(|mut conn| _ = conn.drain());
     wait_for_state(&tinylb, &backend.url(), "up");
     assert_eq!(tinylb.get("/").text(), "fine");
 }

@@ -49,6 +49,11 @@ impl Conn {
         self.wire.end()
     }
 
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        self.wire.reset();
+    }
+
     /// Answers every request with `answer`, until the balancer closes.
     pub fn answer_all(&mut self, answer: impl AsRef<[u8]>) {
         while self.request().is_some() && self.send(&answer) {}
@@ -147,6 +152,30 @@ impl Backend {
                 conn.send(&answer);
             }
         })
+    }
+
+    /// Takes in a whole request on each connection, then resets it.
+    pub fn resetting() -> Self {
+        Self::new(|mut conn| {
+            if conn.request().is_some() {
+                conn.reset();
+            }
+        })
+    }
+
+    /// Takes in a whole request on each connection, and never answers.
+    pub fn silent() -> Self {
+        Self::new(|mut conn| {
+            if conn.request().is_some() {
+                conn.drain();
+            }
+        })
+    }
+
+    /// Waits until its script has read so many whole requests.
+    #[track_caller]
+    pub fn wait_for_requests(&self, count: usize) {
+        eventually("the requests arrive", || (self.requests().len() >= count).then_some(()));
     }
 
     pub fn address(&self) -> SocketAddr {

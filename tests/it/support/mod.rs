@@ -3,15 +3,20 @@
 mod backend;
 mod client;
 pub mod echo;
+mod gate;
+mod held;
 mod message;
 mod process;
+mod told;
 mod wire;
 
 use std::thread;
 use std::time::Instant;
 
-pub use backend::{Backend, Refusing, ok};
+pub use backend::{Backend, Conn, Refusing, ok};
 pub use client::Client;
+pub use gate::Gate;
+pub use held::Held;
 pub use message::{Framing, Head, Request, Response};
 pub use process::Tinylb;
 pub use rustix::process::Signal;
@@ -40,9 +45,29 @@ pub fn eventually_within<T>(
     }
 }
 
+/// Has many clients, on all workers, send their requests one after the other; each is answered 200.
+pub fn load(tinylb: &Tinylb, clients: usize, requests: usize) {
+    thread::scope(|scope| {
+        for client in 0..clients {
+            scope.spawn(move || {
+                let mut connection = tinylb.connect();
+                for request in 0..requests {
+                    let response = connection.get(&format!("/{client}/{request}"));
+                    assert_eq!(response.status, 200, "{:?}", response.head.raw);
+                }
+            });
+        }
+    });
+}
+
 /// A configuration with one listener, one route and one upstream, `app`, over `endpoints`; the
 /// other two are further lines of the listener and of the upstream.
 pub fn config(endpoints: &[String], listener: &str, upstream: &str) -> String {
+    config_of(&format!("{endpoints:?}"), listener, upstream)
+}
+
+/// The same over endpoints as the file has them.
+pub fn config_of(endpoints: &str, listener: &str, upstream: &str) -> String {
     format!(
         "workers = 2\n\
          [admin]\n\
@@ -53,7 +78,29 @@ pub fn config(endpoints: &[String], listener: &str, upstream: &str) -> String {
          [[routes]]\n\
          upstream = \"app\"\n\
          [upstreams.app]\n\
-         endpoints = {endpoints:?}\n\
+         endpoints = {endpoints}\n\
          {upstream}\n"
+    )
+}
+
+/// A configuration like that of [`config`], with a log of JSON, whose endpoints are asked in their
+/// order: each only when those before it are gone, full, or have been tried. `route` and `upstream`
+/// are further lines of these.
+pub fn ranked(endpoints: &[String], route: &str, upstream: &str) -> String {
+    let endpoint = |(priority, url)| format!("{{ url = {url:?}, priority = {priority} }}");
+    let endpoints: Vec<_> = endpoints.iter().enumerate().map(endpoint).collect();
+    format!(
+        "workers = 2\n\
+         log = {{ access = \"json\" }}\n\
+         admin = {{ listen = \"127.0.0.1:0\" }}\n\
+         [[listeners]]\n\
+         address = \"127.0.0.1:0\"\n\
+         [[routes]]\n\
+         upstream = \"app\"\n\
+         {route}\n\
+         [upstreams.app]\n\
+         endpoints = [{}]\n\
+         {upstream}\n",
+        endpoints.join(", ")
     )
 }
