@@ -206,7 +206,7 @@ pub struct UpstreamStats {
     pub retries: [Counter; RetryReason::ALL.len()],
     /// Retries that were not made for want of budget.
     pub retries_over_budget: Counter,
-    /// Hedges whose second endpoint answered first.
+    /// Hedges whose second endpoint answered first, or was left when the first failed.
     pub hedges_won: Counter,
     /// Requests sent although no endpoint was healthy.
     pub panics: Counter,

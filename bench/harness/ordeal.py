@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 
-from .children import Child, stop_all, wait_until
+from .children import Child, Cpu, stop_all, wait_until
 from .proxies import Failed
 from .resilience import VARIANTS, Proxy
 from .storm import LINK
@@ -105,6 +105,7 @@ def run(name, programs, template, net, events, options, directory):
             "reports": reports,
             "faults": [died] if died else proxy.left_behind(),
             "late": late,
+            "waited": Cpu.of(proxy.child).waited / options.seconds,
             "posts_twice": backends.posts_twice(),
             "retries": None if died else proxy.retries(),
         }

@@ -11,6 +11,10 @@ TOLERANCE = 0.06
 WINDOW = 2.0
 SLOT = 0.25  # as the clients count
 
+# Above these a run was disturbed: tries that take a second can be the machine's fault.
+LATE = 0.2
+WAITED = 0.1
+
 
 def judge(name, outcome, events, options, backends):
     """Figures of a run, and `faults`: what must not have been, in words."""
@@ -23,7 +27,6 @@ def judge(name, outcome, events, options, backends):
     idempotent = [failure for failure in rest if failure["method"] != "POST"]
     whole = [failure for failure in idempotent if failure["kind"] != "cut"]
     posts = [failure for failure in rest if failure["method"] == "POST"]
-    worst = max(reports, key=lambda report: report["worst"])
     result = {
         "requests": sum(sum(report["requests"].values()) for report in reports),
         "answered": sum(sum(report["answered"].values()) for report in reports),
@@ -34,15 +37,17 @@ def judge(name, outcome, events, options, backends):
         "mixed_up": len(mixed),
         "reasons": {"GET and PUT": _reasons(idempotent), "POST": _reasons(posts)},
         "retries": outcome["retries"],
-        "worst": worst["worst"],
-        "worst_at": _shifted(worst["worst_at"], worst, outcome),
+        "worst": _worst(reports, outcome, "idempotent"),
+        "worst_post": _worst(reports, outcome, "posts"),
         "even_after": even_after(outcome, events, options, backends),
         "late": outcome["late"],
+        "waited": outcome["waited"],
         "mixed": mixed,
         "failed": failed,
     }
-    times = percentiles([report["times"] for report in reports], (0.5, 0.99, 0.999))
-    result |= dict(zip(("p50", "p99", "p999"), times))
+    # Of GETs and PUTs.
+    steps = [report["idempotent"]["steps"] for report in reports]
+    result |= dict(zip(("p50", "p99", "p999"), percentiles(steps, (0.5, 0.99, 0.999))))
 
     faults = list(outcome["faults"])
     if mixed:
@@ -56,6 +61,12 @@ def judge(name, outcome, events, options, backends):
         if result["even_after"] is None:
             faults.append(f"the load was not even again within {options.even_within:g} s")
     return result | {"faults": faults}
+
+
+def _worst(reports, outcome, which):
+    """How long the slowest took, and when it was due."""
+    report = max(reports, key=lambda report: report[which]["worst"])
+    return report[which]["worst"], _shifted(report[which]["worst_at"], report, outcome)
 
 
 def _shifted(at, report, outcome):
@@ -94,7 +105,7 @@ def _even(counts, rate, backends):
 def summary(results):
     """The table of all proxies, and a few lines about each."""
     head = ["", "requests", "2xx", "idempotent failed", "without cut", "POSTs failed", "POSTs twice",
-            "mixed up", "retries", "p50", "p99", "p99.9", "worst", "even after"]
+            "mixed up", "retries", "p50", "p99", "p99.9", "worst", "worst POST", "even after"]
     rows = []
     for name, result in results.items():
         if "requests" not in result:
@@ -112,7 +123,8 @@ def summary(results):
             f"{result['posts_twice']:,}",
             f"{result['mixed_up']:,}",
             "–" if retries is None else f"{sum(retries.values()):,}",
-            *(_time(result[key]) for key in ("p50", "p99", "p999", "worst")),
+            *(_time(result[key]) for key in ("p50", "p99", "p999")),
+            *(_time(result[key][0]) for key in ("worst", "worst_post")),
             "not" if even is None else f"{even:.1f} s",
         ])
     return table("Requests while backends fell ill", head, rows)
@@ -128,8 +140,10 @@ def details(name, result, events):
     if result.get("retries"):
         each = ", ".join(f"{count} {kind}" for kind, count in result["retries"].items())
         lines.append(f"{name}, tried again: {each}")
-    if result.get("late", 0) > 0.2:
-        lines.append(f"{name}: the machine stood still for {result['late']:.1f} s at worst.")
+    late, waited = result.get("late", 0), result.get("waited", 0)
+    if late > LATE or waited > WAITED:
+        lines.append(f"{name}, disturbed: other work ran on the machine. The proxy waited for a core"
+                     f" {waited:.0%} of the time, and this program for {late:.1f} s at worst.")
     lines += [f"FAULT: {name}: {fault}" for fault in result["faults"]]
     if result["faults"]:
         lines += [_told(failure, events) for failure in _blamed(name, result)[:10]]

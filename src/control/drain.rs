@@ -1,9 +1,12 @@
 //! The end: nobody new, everybody finished, then out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::signals::Signals;
 use super::{Control, Ended};
+use crate::config;
+use crate::server::Workers;
 
 /// How long handshakes that have begun may take once no new ones are let in, before the listening
 /// sockets close: a few round trips.
@@ -17,40 +20,48 @@ impl Control {
     /// flight finish, and what is left at the deadline is cut. A second signal cuts at once.
     pub(super) async fn drain(mut self, signals: &mut Signals) -> Ended {
         self.view.borrow_mut().is_ready = false;
+        let Self { config, workers, care, view, .. } = &mut self;
+        let shared = Arc::clone(&workers.shared);
+        // What is still in flight is no less dear than before.
+        let caring = async {
+            loop {
+                care.take(view, &shared).await;
+            }
+        };
         let ended = tokio::select! {
-            ended = self.finish() => ended,
-            () = signals.next_end() => {
-                tracing::warn!(connections = self.workers.connections(), "second signal; cut off");
-                Ended::Cut
-            }
+            ended = finish(workers, config.drain) => Some(ended),
+            () = signals.next_end() => None,
+            () = caring => None,
         };
+        if ended.is_none() {
+            tracing::warn!(connections = workers.connections(), "second signal; cut off");
+        }
         self.workers.stop();
-        ended
+        ended.unwrap_or(Ended::Cut)
     }
+}
 
-    async fn finish(&mut self) -> Ended {
-        let drain = self.config.drain;
-        tokio::time::sleep(drain.delay).await;
-        self.workers.drain();
-        self.workers.refuse_connections();
-        tokio::time::sleep(HANDSHAKES).await;
-        self.workers.close_listeners();
-        let over = async {
-            while !self.workers.are_idle() {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        match tokio::time::timeout(drain.timeout, over).await {
-            Ok(()) => {
-                tracing::info!("drained");
-                Ended::Drained
-            }
-            Err(_) if self.workers.connections() == 0 => Ended::Drained,
-            Err(_) => {
-                let connections = self.workers.connections();
-                tracing::warn!(connections, "the drain's deadline has passed; cut off");
-                Ended::Cut
-            }
+async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
+    tokio::time::sleep(drain.delay).await;
+    workers.drain();
+    workers.refuse_connections();
+    tokio::time::sleep(HANDSHAKES).await;
+    workers.close_listeners();
+    let over = async {
+        while !workers.are_idle() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    match tokio::time::timeout(drain.timeout, over).await {
+        Ok(()) => {
+            tracing::info!("drained");
+            Ended::Drained
+        }
+        Err(_) if workers.connections() == 0 => Ended::Drained,
+        Err(_) => {
+            let connections = workers.connections();
+            tracing::warn!(connections, "the drain's deadline has passed; cut off");
+            Ended::Cut
         }
     }
 }

@@ -32,19 +32,13 @@ fn upstream(upstream: &Upstream, now: Instant) -> Value {
 }
 
 fn endpoint(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Value {
-    let description = endpoint.state.describe(now, upstream.config.slow_start);
-    let is_up = matches!(description.state, "up" | "warming");
-    let (state, why) = match description.state {
-        _ if is_up && endpoint.addresses.is_empty() => ("down", "its name has no address".into()),
-        _ if is_up && endpoint.drain => ("draining", "the configuration drains it".into()),
-        state => (state, description.why),
-    };
+    let description = endpoint.describe(now, upstream.config.slow_start);
     let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
     let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
     json!({
         "endpoint": endpoint.state.label,
-        "state": state,
-        "why": why,
+        "state": description.condition.name(),
+        "why": description.why,
         "for_seconds": description.since.as_secs(),
         "addresses": addresses,
         "weight": endpoint.weight,
@@ -54,7 +48,7 @@ fn endpoint(upstream: &Upstream, endpoint: &Endpoint, now: Instant) -> Value {
         "connections": endpoint.state.connections(),
         "connections_limit": limit(endpoint.max_connections),
         "latency_ms": endpoint.state.recent_latency().map(millis),
-        "ejections": description.ejections,
+        "ejections": endpoint.state.ejections(),
     })
 }
 

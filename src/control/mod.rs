@@ -2,6 +2,7 @@
 //! never handles traffic, and traffic never waits for it.
 
 mod admin;
+mod care;
 mod checkup;
 mod drain;
 mod endpoints;
@@ -16,26 +17,26 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::{self, Config};
-use crate::health::watch::{LOOK_EVERY, Watch};
+use crate::health::active::MAX_CHECKS;
+use crate::health::redial::MAX_REDIALS;
 use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
 use crate::server::{Bound, Workers};
-use checkup::Checkup;
+use care::Care;
 use names::Resolver;
 use signals::{Signal, Signals};
 use view::View;
 
-/// Descriptors that are needed besides connections: sockets that listen, epoll, files, names (128),
-/// and checks (128) and dials (64) in the background.
-const SPARE_DESCRIPTORS: u64 = 320;
+/// Descriptors that are needed besides connections: 128 for sockets that listen, epoll, files and
+/// names, and those of checks and dials in the background.
+const SPARE_DESCRIPTORS: usize = 128 + MAX_CHECKS + MAX_REDIALS;
 
 /// How long the end waits for the last lines of the access log to be taken.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -129,8 +130,8 @@ impl Balancer {
         resolver.wait_for_first_answers().await;
         let snapshot =
             Arc::new(Snapshot::build(&config, resolver.names(), &Snapshot::default(), count));
-        let mut checkup = Checkup::default();
-        checkup.follow(&snapshot).await;
+        let mut care = Care::new();
+        care.checkup.follow(&snapshot).await;
         let log = (config.log.access, log);
         let workers =
             Workers::start(count, listeners, &snapshot, &log).context("workers cannot start")?;
@@ -149,9 +150,7 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let watch = Watch::default();
-        let mut control =
-            Control { config, reload_from, read, workers, resolver, checkup, watch, view };
+        let mut control = Control { config, reload_from, read, workers, resolver, care, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -177,7 +176,7 @@ fn fit_to_descriptors(config: &mut Config) {
     let Some(limit) = descriptors::raise_limit() else { return };
     // Two for each: the connection from a client, and one to an endpoint.
     let possible =
-        usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+        usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS as u64) / 2).unwrap_or(usize::MAX);
     let named: usize = config.listeners.iter().filter_map(|l| l.max_connections).sum();
     if named > possible {
         let hint = "raise the limit of descriptors (ulimit -n); accepting pauses when they run out";
@@ -199,16 +198,13 @@ struct Control {
     read: Option<Config>,
     workers: Workers,
     resolver: Resolver,
-    checkup: Checkup,
-    watch: Watch,
+    care: Care,
     view: Rc<RefCell<View>>,
 }
 
 impl Control {
     /// Looks after things until a signal says to end.
     async fn until_the_end(&mut self, signals: &mut Signals) {
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -220,26 +216,9 @@ impl Control {
                     // There is no log file of ours to be opened again, and no successor yet.
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
-                now = looks.tick() => self.look(now),
-                change = self.checkup.changed() => {
-                    if self.checkup.apply(&change) {
-                        self.workers.shared.endpoint_lost();
-                    }
-                }
+                () = self.care.take(&self.view, &self.workers.shared) => {}
                 changed = self.resolver.changed() => if changed { self.replace_snapshot().await },
             }
-        }
-    }
-
-    /// Looks after what changes by itself.
-    fn look(&mut self, now: Instant) {
-        let snapshot = {
-            let mut view = self.view.borrow_mut();
-            view.checks = self.checkup.tallies();
-            Arc::clone(&view.snapshot)
-        };
-        if self.watch.look(&snapshot.upstreams, now) {
-            self.workers.shared.endpoint_lost();
         }
     }
 
@@ -285,7 +264,7 @@ impl Control {
         let workers = self.config.workers.unwrap_or(1);
         let built = Snapshot::build(&self.config, self.resolver.names(), &before, workers);
         let snapshot = Arc::new(built);
-        if self.checkup.follow(&snapshot).await {
+        if self.care.checkup.follow(&snapshot).await {
             self.workers.shared.endpoint_lost();
         }
         self.view.borrow_mut().snapshot = Arc::clone(&snapshot);

@@ -75,6 +75,10 @@ impl Outliers {
             let mut tallies = Vec::new();
             for endpoint in &upstream.endpoints {
                 let mut looks = before.remove(&endpoint.state.id).unwrap_or_default();
+                if !endpoint.state.is_healthy() {
+                    // What it did before it was left alone says nothing of it when it is back.
+                    looks.clear();
+                }
                 let latest = Tally::of(&endpoint.state);
                 let oldest = looks.front().copied().unwrap_or(latest);
                 tallies.push(latest.since(oldest));
@@ -84,12 +88,12 @@ impl Outliers {
                 }
                 self.looks.insert(endpoint.state.id, looks);
             }
-            has_ejected |= self.eject(upstream, &tallies, now);
+            has_ejected |= Self::eject(upstream, &tallies, now);
         }
         has_ejected
     }
 
-    fn eject(&mut self, upstream: &Upstream, tallies: &[Tally], now: Instant) -> bool {
+    fn eject(upstream: &Upstream, tallies: &[Tally], now: Instant) -> bool {
         let Some(rules) = upstream.config.ejection.as_ref().filter(|rules| rules.rate > 0.0) else {
             return false;
         };
@@ -107,11 +111,7 @@ impl Outliers {
                 let (own, rest) = (own * 100.0, rest * 100.0);
                 format!("{own:.0} % of {} failed, {rest:.0} % at the others", tally.volume())
             };
-            if endpoint.state.eject(now, rules, why) {
-                has_ejected = true;
-                // What it did before it was left alone says nothing of it when it is back.
-                self.looks.remove(&endpoint.state.id);
-            }
+            has_ejected |= endpoint.state.eject(now, rules, why);
         }
         has_ejected
     }
@@ -158,8 +158,8 @@ mod tests {
     }
 
     fn said(upstream: &Upstream, index: usize) -> (&'static str, String) {
-        let description = upstream.endpoints[index].state.describe(Instant::now(), None);
-        (description.state, description.why)
+        let description = upstream.endpoints[index].describe(Instant::now(), None);
+        (description.condition.name(), description.why)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::net::dial::dial;
 use crate::upstream::endpoint::{Endpoint, State};
 
 /// Dials at once, over all endpoints: a network that is gone makes each of them take its whole time.
-const MAX_DIALS: usize = 64;
+pub const MAX_REDIALS: usize = 64;
 
 /// The dials that are under way. They run as tasks beside whoever has this.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Dialled {
 impl Default for Redials {
     fn default() -> Self {
         let (sender, done) = unbounded_channel();
-        let limit = Arc::new(Semaphore::new(MAX_DIALS));
+        let limit = Arc::new(Semaphore::new(MAX_REDIALS));
         Self { under_way: HashSet::new(), limit, sender, done }
     }
 }

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod connection;
 pub mod cookie;
 pub mod head;
+pub mod hex;
 pub mod path;
 pub mod query;
 pub mod request;

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use super::progress::Forward;
+use super::worker::Listener;
 use crate::config::{HashKey, Policy};
 use crate::http::cookie::cookie;
-use crate::http::head::FieldId;
+use crate::http::head::{FieldId, elements};
 use crate::http::query::query_parameter;
 use crate::http::request::{Request, Target};
 use crate::upstream::Upstream;
@@ -22,10 +23,17 @@ pub(super) struct Affinity {
 }
 
 impl Affinity {
-    /// Of `request`, which came from `client`.
-    pub(super) fn of(upstream: &Upstream, request: &Request<'_>, client: IpAddr) -> Self {
+    /// Of `request`, which came from `peer` to `listener`.
+    pub(super) fn of(
+        upstream: &Upstream,
+        request: &Request<'_>,
+        peer: IpAddr,
+        listener: &Listener,
+    ) -> Self {
         let key = match upstream.config.policy {
-            Policy::ConsistentHash => hash_key(&upstream.config.hash.on, request, client),
+            Policy::ConsistentHash => {
+                hash_key(&upstream.config.hash.on, request, || client(request, peer, listener))
+            }
             _ => None,
         };
         let session = upstream.sticky.as_ref().and_then(|sticky| {
@@ -48,6 +56,23 @@ impl Affinity {
     }
 }
 
+/// The client's address: the peer's, or, where that is a trusted proxy, the last one in
+/// `X-Forwarded-For` that is not.
+fn client(request: &Request<'_>, peer: IpAddr, listener: &Listener) -> IpAddr {
+    let mut client = peer;
+    let named: Vec<&[u8]> =
+        request.head.values(FieldId::XForwardedFor).flat_map(elements).collect();
+    for element in named.into_iter().rev() {
+        if !listener.trusts(client) {
+            break;
+        }
+        let address = str::from_utf8(element).ok().and_then(|text| text.parse().ok());
+        let Some(address) = address else { break };
+        client = address;
+    }
+    client
+}
+
 /// Whether the client came by TLS, as far as a proxy before us says.
 fn came_by_tls(forward: &Forward<'_>) -> bool {
     let mut said = forward.request.head.values(FieldId::XForwardedProto);
@@ -55,9 +80,9 @@ fn came_by_tls(forward: &Forward<'_>) -> bool {
 }
 
 /// What a request is hashed by; `None` where it has no such thing, so that it belongs nowhere.
-fn hash_key(on: &HashKey, request: &Request<'_>, client: IpAddr) -> Option<u64> {
+fn hash_key(on: &HashKey, request: &Request<'_>, client: impl FnOnce() -> IpAddr) -> Option<u64> {
     match on {
-        HashKey::Client => Some(match client {
+        HashKey::Client => Some(match client() {
             IpAddr::V4(v4) => key(&v4.octets()),
             IpAddr::V6(v6) => key(&v6.octets()),
         }),

@@ -25,6 +25,7 @@ use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
+use crate::http::hex::hex;
 use crate::http::path;
 use crate::http::request::{Method, Request, Target};
 use crate::net::deadline::Elapsed;
@@ -122,7 +123,7 @@ impl From<Error> for Here {
 async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next {
     let started = Instant::now();
     let worker = Rc::clone(&client.worker);
-    let snapshot = worker.snapshot();
+    let mut snapshot = worker.snapshot();
     let progress = Progress::default();
     let tries = Tries::default();
     let Scratch { input, fields, drafts } = scratch;
@@ -139,7 +140,6 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         }
     };
     let request_id = RequestId::of(&request, client.is_trusted);
-    let found = find(&worker, &client.listener, &snapshot, &request);
 
     // The head stays where it is until the end; the body has a buffer of its own.
     let has_body = request.framing != Framing::Empty;
@@ -155,28 +155,37 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         writer: &mut writer,
         deadline,
     };
-    let result = match &found {
-        Ok((route, upstream)) => {
-            let forward = Forward {
-                worker: &worker,
-                listener,
-                peer: *peer,
-                is_trusted: *is_trusted,
-                request: &request,
-                request_id: request_id.as_bytes(),
-                route,
-                upstream,
-                progress: &progress,
-                tries: &tries,
-                is_repeatable: request.method.is_idempotent() || route.idempotent,
-                affinity: Affinity::of(upstream, &request, *peer),
-                started,
-                early: if has_body { b"" } else { rest },
-            };
-            forward.run(&mut side, drafts).await.map_err(Here::Failed)
+    let (found, result) = loop {
+        let found = find(&worker, listener, &snapshot, &request);
+        let result = match &found {
+            Ok((route, upstream)) => {
+                let forward = Forward {
+                    worker: &worker,
+                    listener,
+                    peer: *peer,
+                    is_trusted: *is_trusted,
+                    request: &request,
+                    request_id: request_id.as_bytes(),
+                    route,
+                    upstream,
+                    progress: &progress,
+                    tries: &tries,
+                    is_repeatable: request.method.is_idempotent() || route.idempotent,
+                    affinity: Affinity::of(upstream, &request, *peer, listener),
+                    started,
+                    early: if has_body { b"" } else { rest },
+                };
+                forward.run(&mut side, drafts).await.map_err(Here::Failed)
+            }
+            Err(Here::Failed(error)) => Err(Here::Failed(*error)),
+            Err(Here::Options) => Err(Here::Options),
+        };
+        if progress.is_outdated.take() {
+            progress.endpoint.set(None);
+            snapshot = worker.snapshot();
+            continue;
         }
-        Err(Here::Failed(error)) => Err(Here::Failed(*error)),
-        Err(Here::Options) => Err(Here::Options),
+        break (found, result);
     };
     let (next, error) = match result {
         Ok(next) => (next, None),
@@ -409,14 +418,7 @@ impl<'a> RequestId<'a> {
 
     /// 128 random bits in hexadecimal.
     fn made() -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let random = fastrand::u128(..).to_ne_bytes();
-        let mut id = [0; 32];
-        for (pair, byte) in id.chunks_exact_mut(2).zip(random) {
-            let digit = |nibble: u8| DIGITS[usize::from(nibble & 0xf)];
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte)]);
-        }
-        Self::Made(id)
+        Self::Made(hex(fastrand::u128(..).to_ne_bytes()))
     }
 
     fn as_bytes(&self) -> &[u8] {

@@ -4,12 +4,12 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::client::Next;
+use super::connect::Line;
 use super::progress::{ClientSide, Forward, Sending};
 use super::receive::{Passage, Received};
 use super::retry::{Again, Failed};
@@ -19,32 +19,8 @@ use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::buffer::Buffer;
 use crate::http::rewrite::Persistence;
 use crate::net::deadline::Elapsed;
-use crate::net::dial::dial;
 use crate::stats::RetryReason;
-use crate::upstream::endpoint::{Endpoint, Place};
-use crate::upstream::pool::Connected;
 use crate::upstream::{How, NoPick, Picked, Wanted};
-
-/// How often is looked for an idle connection of another worker to be closed, where nobody tells.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// A connection, and how far the exchange on it is.
-#[derive(Debug)]
-pub(super) struct Line {
-    pub connection: Connected,
-    /// Whether it has been used before.
-    pub is_kept: bool,
-    /// When the endpoint was asked on it, if it was.
-    pub asked: Option<Instant>,
-    /// What it has answered so far.
-    pub buffer: Buffer,
-}
-
-impl Line {
-    pub(super) fn new(connection: Connected, is_kept: bool) -> Self {
-        Self { connection, is_kept, asked: None, buffer: Buffer::default() }
-    }
-}
 
 impl<'a> Forward<'a> {
     /// Forwards the request, and its response.
@@ -137,8 +113,14 @@ impl<'a> Forward<'a> {
                     _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
                 }
             };
-            match deadline.due(|| Some(due), woken).await {
+            // What has waited and was sent nowhere need not keep to limits that are gone.
+            let is_over = || self.progress.attempts.get() == 0 && !self.is_in_force();
+            match deadline.due(|| Some(if is_over() { now } else { due }), woken).await {
                 Ok(woken) => woken?,
+                Err(Elapsed) if is_over() => {
+                    self.progress.is_outdated.set(true);
+                    return Err(unavailable(NoPick::Full));
+                }
                 Err(Elapsed) => {
                     self.upstream_stats(|stats| stats.queue_timeouts.add(1));
                     let detail =
@@ -157,6 +139,12 @@ impl<'a> Forward<'a> {
         }
     }
 
+    /// Whether the request's upstream is still as it was when the request began.
+    fn is_in_force(&self) -> bool {
+        let snapshot = self.worker.snapshot();
+        snapshot.upstreams.iter().any(|upstream| std::ptr::eq(&raw const **upstream, self.upstream))
+    }
+
     /// Sends the request to the endpoint: on a kept connection, or on a new one if there is none or
     /// it turns out closed. What is `picked` is another afterwards if that answered first.
     async fn on_endpoint(
@@ -165,69 +153,19 @@ impl<'a> Forward<'a> {
         client: &mut ClientSide<'_, '_>,
         drafts: &mut Drafts,
     ) -> Result<Next, Failed> {
-        if let Some(connection) = self.kept(picked.endpoint, picked.since) {
-            match self.attempt(picked, Line::new(connection, true), client, drafts).await {
+        let mut line = match self.kept(picked.endpoint, picked.since) {
+            Some(connection) => Line::new(connection, true),
+            None => self.dial(picked).await?,
+        };
+        loop {
+            match self.attempt(picked, line, client, drafts).await {
                 Err(Failed { again: Again::Anew, .. }) => {
                     self.count_retry(RetryReason::StaleConnection);
+                    line = self.dial(picked).await?;
                 }
                 result => return result,
             }
         }
-        // Dialling is rare; in a box it takes no room in every other exchange.
-        let line = Box::pin(self.connect(picked.endpoint)).await;
-        let line = line.map_err(|error| Failed { error, again: self.again(error, false) })?;
-        self.attempt(picked, line, client, drafts).await
-    }
-
-    /// A kept connection to the endpoint, at the time `now`.
-    pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Connected> {
-        // What may not be sent twice must not be sent into a connection that has just been closed.
-        let must_be_sure = !self.is_repeatable;
-        let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure)?;
-        self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
-        Some(kept)
-    }
-
-    /// A new connection to one of the endpoint's addresses; or a kept one that has come back while
-    /// there was no place for another.
-    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
-        let limit = self.upstream.config.timeouts.connect;
-        let place = async {
-            loop {
-                let freed = self.upstream.shared.place_freed.notified();
-                let limit = self.upstream.max_connections();
-                if let Some(place) = Place::take(endpoint, &self.upstream.shared, limit) {
-                    return Ok(place);
-                }
-                if let Some(kept) = self.kept(endpoint, Instant::now()) {
-                    return Err(kept);
-                }
-                self.upstream.want_place(endpoint);
-                self.worker.shared.nudge();
-                let _ = timeout(LOOK_EVERY, freed).await;
-            }
-        };
-        // It is our own limits that are waited for here, which is no fault of the endpoint.
-        let place = match timeout(limit, place).await {
-            Ok(Ok(place)) => place,
-            Ok(Err(kept)) => return Ok(Line::new(kept, true)),
-            Err(_) => return Err(NO_PLACE),
-        };
-        let _permit = timeout(limit, endpoint.state.dials.acquire()).await.map_err(|_| NO_PLACE)?;
-        let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
-        for (index, address) in endpoint.dial_order() {
-            match dial(address, limit).await {
-                Ok(stream) => {
-                    endpoint.answered(index);
-                    self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
-                    endpoint.state.reached(Instant::now());
-                    return Ok(Line::new(Connected { stream, address, place }, false));
-                }
-                Err(error) => failure = Error::connecting(&error),
-            }
-        }
-        self.endpoint_stats(endpoint, |stats| stats.connect_failures.add(1));
-        Err(failure)
     }
 
     /// Lets a failed try count against its endpoint, where it is the endpoint's fault.
@@ -387,8 +325,6 @@ impl<'a> Forward<'a> {
         self.progress.bytes.1.set(down);
     }
 }
-
-const NO_PLACE: Error = Error::new(Kind::Overloaded, "no place for another connection in time");
 
 /// The largest response that the client has as good as read once it is written: it is in the
 /// first flight of packets.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::forward::Line;
+use super::connect::Line;
 use super::progress::Forward;
 use super::retry::{Again, Failed};
 use crate::config::Hedge;
@@ -141,10 +141,15 @@ impl<'a> Forward<'a> {
             std::mem::swap(picked, &mut other);
             std::mem::swap(line, &mut other_line);
             self.progress.endpoint.set(Some(picked.index));
+            self.upstream_stats(|stats| stats.hedges_won.add(1));
         }
         match answer {
-            Ok(()) if !is_first => self.upstream_stats(|stats| stats.hedges_won.add(1)),
-            Ok(()) => {}
+            Ok(()) => {
+                let now = Instant::now();
+                let took = now.saturating_duration_since(other_line.asked.unwrap_or(now));
+                let worker = self.worker.index;
+                self.upstream.observe_unanswered(other.endpoint, worker, now, took);
+            }
             Err(error) => {
                 // A connection that was kept had most likely been closed at the same moment.
                 if !other_line.is_kept {

@@ -1,7 +1,7 @@
 //! The life of a request, on one worker.
 //!
 //! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
-//! `forward` picks an endpoint, as `affinity` or the policy has it, connects, and runs `send` and
+//! `forward` picks an endpoint, as `affinity` or the policy has it, `connect`s, and runs `send` and
 //! `receive` at once; `retry` says whether a try that failed is followed by another, and `hedge` asks
 //! two endpoints at a time. `body` moves payload, `tunnel` moves what is no longer HTTP, `reply`
 //! answers in our own name, [`access_log`] tells of it. `progress` is what an exchange works with,
@@ -15,6 +15,7 @@ pub mod worker;
 mod affinity;
 mod body;
 mod client;
+mod connect;
 mod exchange;
 mod forward;
 mod hedge;

@@ -81,6 +81,9 @@ pub(super) struct Progress {
     pub upstream_duration: Cell<Option<Duration>>,
     /// The final status; 0 while none is decided.
     pub status: Cell<u16>,
+    /// Whether the upstream has changed while the request waited for room, so that it has to begin
+    /// anew with what is in force now.
+    pub is_outdated: Cell<bool>,
     /// Whether any of the final response has been written.
     pub begun: Cell<bool>,
     /// When the response ended, if it did.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::progress::Forward;
 use crate::error::{Error, Kind};
 use crate::stats::{RetryReason, RetryReasons};
+use crate::upstream::backoff::backoff;
 use crate::upstream::budget::Retrying;
 
 /// The longest that a retry waits for room in the budget: when an endpoint dies, many requests need
@@ -23,11 +24,9 @@ const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 /// enough for a process to be replaced.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 
-/// The wait before the `round`th time (from 0) that everything is asked anew: doubling, and spread
-/// by `jitter` (0 to 1) over half to the whole of it.
-fn backoff(round: u32, jitter: f64) -> Duration {
-    let doubled = BACKOFF.0.saturating_mul(1 << round.min(10)).min(BACKOFF.1);
-    doubled.mul_f64(0.5 + jitter / 2.0)
+/// The wait before the `round`th time (from 0) that everything is asked anew.
+fn pause(round: u32) -> Duration {
+    backoff(BACKOFF.0, BACKOFF.1, round, fastrand::f64())
 }
 
 /// What has been tried for one request.
@@ -161,7 +160,7 @@ impl Forward<'_> {
         let due = self.deadline().map_or(patience, |deadline| patience.min(deadline));
         let mut round = 0;
         while !self.take_budget() {
-            let wait = backoff(round, fastrand::f64());
+            let wait = pause(round);
             if Instant::now() + wait >= due {
                 self.upstream_stats(|stats| stats.retries_over_budget.add(1));
                 return false;
@@ -211,9 +210,7 @@ impl Forward<'_> {
     fn has_untried(&self) -> bool {
         let tried = self.tries.tried.borrow();
         let mut endpoints = self.upstream.endpoints.iter().enumerate();
-        endpoints.any(|(index, endpoint)| {
-            endpoint.is_usable() && endpoint.state.admits_in_panic() && !tried.contains(&index)
-        })
+        endpoints.any(|(index, endpoint)| endpoint.is_candidate() && !tried.contains(&index))
     }
 
     /// Where every endpoint has been tried, each may be tried again after a while; only for a
@@ -227,7 +224,7 @@ impl Forward<'_> {
             return false;
         }
         self.tries.rounds.set(round + 1);
-        let wait = backoff(round, fastrand::f64());
+        let wait = pause(round);
         if self.deadline().is_some_and(|deadline| Instant::now() + wait >= deadline) {
             return false;
         }
@@ -265,13 +262,6 @@ impl Forward<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_double_to_a_limit_and_are_spread() {
-        let millis = |round, jitter| backoff(round, jitter).as_millis();
-        assert_eq!([0, 1, 2, 5].map(|round| millis(round, 1.0)), [25, 50, 100, 500]);
-        assert_eq!(millis(u32::MAX, 0.0), 250);
-    }
 
     #[test]
     fn a_body_is_kept_whole_or_not_at_all() {

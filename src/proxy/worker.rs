@@ -124,6 +124,8 @@ impl Worker {
         let ids: Vec<u64> = endpoints.map(|endpoint| endpoint.state.id).collect();
         self.pool.borrow_mut().keep_only(|id| ids.contains(&id));
         self.snapshot.replace(Rc::new(snapshot));
+        // Requests that wait for room may find it there.
+        self.clock.wake_all();
     }
 
     /// Its counters.

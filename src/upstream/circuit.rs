@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::backoff::backoff;
 use crate::config::Ejection;
 
 /// Between the first failed connection and the next dial. A process that is restarted is back
@@ -30,13 +31,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long an endpoint that can be connected to again waits for a request that may be repeated,
 /// before any will do to find out the rest.
 const REPEATABLE_FIRST: Duration = Duration::from_secs(1);
-
-/// The pause after `failures` in a row: doubling, and spread by `jitter` (0 to 1) over half to
-/// the whole of it, so that many balancers don't come back to one endpoint at once.
-fn pause(failures: u32, jitter: f64) -> Duration {
-    let doubled = SHORTEST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    doubled.min(LONGEST_PAUSE).mul_f64(0.5 + jitter / 2.0)
-}
 
 /// What is known of one endpoint's failures.
 #[derive(Debug, Default)]
@@ -89,7 +83,7 @@ impl Circuit {
             Phase::Unreachable { failures, .. } => failures.saturating_add(1),
             _ => 1,
         };
-        let pause = pause(failures, jitter);
+        let pause = backoff(SHORTEST_PAUSE, LONGEST_PAUSE, failures.saturating_sub(1), jitter);
         self.phase = Phase::Unreachable { until: now + pause, failures };
         Some(pause)
     }
@@ -171,15 +165,6 @@ mod tests {
 
     fn rules() -> Ejection {
         Ejection { time: 10 * SECOND, max_time: 60 * SECOND, ..Ejection::default() }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit_and_are_spread() {
-        let millis = |n, jitter| pause(n, jitter).as_millis();
-        assert_eq!([1, 2, 3].map(|n| millis(n, 1.0)), [100, 200, 400]);
-        assert_eq!(millis(1, 0.0), 50);
-        assert_eq!(millis(30, 1.0), LONGEST_PAUSE.as_millis());
-        assert_eq!(millis(u32::MAX, 0.0), LONGEST_PAUSE.as_millis() / 2);
     }
 
     #[test]

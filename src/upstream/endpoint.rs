@@ -251,6 +251,11 @@ impl Endpoint {
         self.weight > 0 && !self.drain && !self.addresses.is_empty()
     }
 
+    /// Whether it counts among those that requests go to if they are well.
+    pub fn is_candidate(&self) -> bool {
+        self.is_usable() && self.state.admits_in_panic()
+    }
+
     /// How many requests may be in flight to it now; `u32::MAX` is no limit.
     pub fn limit(&self) -> u32 {
         self.max_requests.min(self.state.adaptive_limit())

@@ -1,8 +1,10 @@
 //! Where requests can go: upstreams, their endpoints, who is picked, and the connections kept.
 
+pub mod backoff;
 pub mod balance;
 pub mod budget;
 pub mod circuit;
+pub mod condition;
 pub mod endpoint;
 pub mod gradient;
 pub mod latency;
@@ -189,6 +191,23 @@ impl Upstream {
         }
     }
 
+    /// Takes note that `endpoint` has taken so long without an answer, which was then not waited for
+    /// any longer; without this the slowest would never be known.
+    pub fn observe_unanswered(
+        &self,
+        endpoint: &Endpoint,
+        worker: usize,
+        now: Instant,
+        took: Duration,
+    ) {
+        if let Some(latencies) = self.shared.latencies.get(worker) {
+            latencies.observe(took);
+        }
+        if self.observes_latency {
+            endpoint.state.latency.observe(now, took);
+        }
+    }
+
     /// Counts a failure of `endpoint` that took so long to show, on this worker.
     pub fn observe_failure(
         &self,
@@ -215,8 +234,10 @@ impl Upstream {
     #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
     pub fn may_eject_another(&self) -> bool {
         let Some(rules) = &self.config.ejection else { return false };
-        let well = self.endpoints.iter().filter(|e| e.state.is_healthy()).count();
-        let out = self.endpoints.len() - well + 1;
-        well > 1 && out as f64 <= (self.endpoints.len() as f64 * rules.max_share).max(1.0)
+        let candidates = || self.endpoints.iter().filter(|e| e.is_candidate());
+        let (all, well) =
+            (candidates().count(), candidates().filter(|e| e.state.is_healthy()).count());
+        let out = all + 1 - well;
+        well > 1 && out as f64 <= (all as f64 * rules.max_share).max(1.0)
     }
 }

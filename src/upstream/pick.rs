@@ -83,8 +83,10 @@ pub enum NoPick {
 /// What was found on the way to a pick.
 #[derive(Debug, Default)]
 struct Found {
-    /// One is being eased in, and may have the request if there is no other.
+    /// One is being eased in, and may have the request if there is no other of its priority.
     later: Cell<bool>,
+    /// There is no other.
+    also_later: Cell<bool>,
     /// One is at its limit.
     full: Cell<bool>,
 }
@@ -114,14 +116,8 @@ impl Upstream {
         }
         let found = Found::default();
         if !(wanted.may_panic && self.ignores_health()) {
-            let ready = |i: usize, e: &Endpoint| self.is_ready(i, e, wanted, &found, false);
-            if let Some(picked) = self.pick_among(wanted, How::Policy, ready) {
-                return Ok(picked);
-            }
-        }
-        if found.later.get() {
-            let ready = |i: usize, e: &Endpoint| self.is_ready(i, e, wanted, &found, true);
-            if let Some(picked) = self.pick_among(wanted, How::Policy, ready) {
+            let ready = |i: usize, e: &Endpoint| self.is_ready(i, e, wanted, &found);
+            if let Some(picked) = self.pick_among(wanted, How::Policy, &found, ready) {
                 return Ok(picked);
             }
         }
@@ -144,12 +140,9 @@ impl Upstream {
         let has_unknown = Cell::new(false);
         let ready = |index: usize, e: &Endpoint| {
             has_unknown.set(has_unknown.get() || e.state.is_unknown());
-            e.is_usable()
-                && e.state.admits_in_panic()
-                && !wanted.tried.contains(&index)
-                && self.has_room(e, found)
+            e.is_candidate() && !wanted.tried.contains(&index) && self.has_room(e, found)
         };
-        let picked = self.pick_among(wanted, How::Panic, ready);
+        let picked = self.pick_among(wanted, How::Panic, found, ready);
         match picked {
             Some(picked) => {
                 if wanted.tried.is_empty() && !self.shared.is_panicking.swap(true, Relaxed) {
@@ -169,17 +162,23 @@ impl Upstream {
         &self,
         wanted: &Wanted<'_>,
         how: How,
+        found: &Found,
         ready: impl Fn(usize, &Endpoint) -> bool,
     ) -> Option<Picked<'_>> {
         for (_, balancer) in &self.tiers {
+            found.later.set(false);
+            found.also_later.set(false);
             for _ in 0..MAX_RACES {
-                let Some(index) = balancer.pick(&self.endpoints, wanted.key, wanted.now, &ready)
-                else {
-                    break;
-                };
-                let picked = self.start(index, how, wanted);
-                if picked.is_some() {
-                    return picked;
+                match balancer.pick(&self.endpoints, wanted.key, wanted.now, &ready) {
+                    Some(index) => {
+                        let picked = self.start(index, how, wanted);
+                        if picked.is_some() {
+                            return picked;
+                        }
+                    }
+                    // There are only some that are being eased in.
+                    None if found.later.get() => found.also_later.set(true),
+                    None => break,
                 }
             }
         }
@@ -202,7 +201,6 @@ impl Upstream {
         endpoint: &Endpoint,
         wanted: &Wanted<'_>,
         found: &Found,
-        also_later: bool,
     ) -> bool {
         if !endpoint.is_usable() || (!wanted.tried.is_empty() && wanted.tried.contains(&index)) {
             return false;
@@ -212,7 +210,7 @@ impl Upstream {
             Admission::Yes | Admission::Probe => {}
             Admission::Later => {
                 found.later.set(true);
-                if !also_later {
+                if !found.also_later.get() {
                     return false;
                 }
             }
@@ -270,8 +268,7 @@ impl Upstream {
     pub fn wake_waiting(&self, now: Instant) {
         let queue = &self.shared.queue;
         if !queue.is_empty() {
-            let room = usize::try_from(self.room(now)).unwrap_or(usize::MAX);
-            (0..room.min(queue.len())).for_each(|_| queue.wake_one());
+            queue.wake_for(usize::try_from(self.room(now)).unwrap_or(usize::MAX), now);
         }
     }
 
@@ -305,8 +302,7 @@ impl Upstream {
         let Some(threshold) = self.config.panic else {
             return self.shared.is_panicking.store(false, Relaxed);
         };
-        let candidates =
-            self.endpoints.iter().filter(|e| e.is_usable() && e.state.admits_in_panic());
+        let candidates = self.endpoints.iter().filter(|e| e.is_candidate());
         let (mut all, mut healthy) = (0usize, 0usize);
         for endpoint in candidates {
             all += 1;

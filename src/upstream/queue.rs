@@ -23,6 +23,8 @@ pub struct Queue {
 struct Waiting {
     /// The oldest first.
     entries: VecDeque<Entry>,
+    /// How many were woken, and have not yet said whether they found the place.
+    woken: usize,
     next_ticket: u64,
     /// As the configuration has it, put here with every request that comes.
     is_adaptive: bool,
@@ -82,26 +84,41 @@ impl Queue {
         }
     }
 
+    /// Wakes as many as there is `room` for, those included that are on their way.
+    pub fn wake_for(&self, room: usize, now: Instant) {
+        let mut waiting = self.lock();
+        while waiting.woken < room && waiting.wake_one(now) {}
+        self.length.store(waiting.entries.len(), Relaxed);
+    }
+
     fn wake_one_at(&self, now: Instant) {
         let mut waiting = self.lock();
-        loop {
-            let is_pressed = waiting.entries.len() * 2 > waiting.size
-                || waiting.entries.front().is_some_and(|oldest| now >= oldest.late);
-            let next = match waiting.is_adaptive && is_pressed {
-                true => waiting.entries.pop_back(),
-                false => waiting.entries.pop_front(),
-            };
-            self.length.store(waiting.entries.len(), Relaxed);
-            // One that has just given up is passed over.
-            let Some(entry) = next else { return };
-            if entry.wake.send(()).is_ok() {
-                return;
-            }
-        }
+        waiting.wake_one(now);
+        self.length.store(waiting.entries.len(), Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// Wakes the one whose turn it is; false where none waits.
+    fn wake_one(&mut self, now: Instant) -> bool {
+        loop {
+            let is_pressed = self.entries.len() * 2 > self.size
+                || self.entries.front().is_some_and(|oldest| now >= oldest.late);
+            let next = match self.is_adaptive && is_pressed {
+                true => self.entries.pop_back(),
+                false => self.entries.pop_front(),
+            };
+            // One that has just given up is passed over.
+            let Some(entry) = next else { return false };
+            if entry.wake.send(()).is_ok() {
+                self.woken += 1;
+                return true;
+            }
+        }
     }
 }
 
@@ -115,6 +132,7 @@ impl Ticket<'_> {
     /// Lines up again where it was: somebody else took the place that it was woken for.
     pub fn rejoin(&mut self) {
         let mut waiting = self.queue.lock();
+        waiting.woken = waiting.woken.saturating_sub(1);
         let (wake, woken) = oneshot::channel();
         self.woken = woken;
         let at = waiting.entries.partition_point(|entry| entry.ticket < self.number);
@@ -138,6 +156,7 @@ impl Drop for Ticket<'_> {
             self.queue.length.store(waiting.entries.len(), Relaxed);
             return;
         }
+        waiting.woken = waiting.woken.saturating_sub(1);
         drop(waiting);
         // Woken, and gone without having used it: the place is another's.
         if self.woken.try_recv().is_ok() {
@@ -217,6 +236,25 @@ mod tests {
         assert_eq!(woken(&mut tickets), [0]);
         tickets[0].rejoin();
         assert_eq!(queue.len(), 3);
+    }
+
+    #[test]
+    fn who_is_on_its_way_to_a_place_counts() {
+        let (queue, config, now) = (Queue::default(), config(9, QueueOrder::Fifo), Instant::now());
+        let mut tickets: Vec<_> = (0..5).map(|_| queue.join(&config, now).unwrap()).collect();
+        queue.wake_one_at(now);
+        queue.wake_for(1, now);
+        assert_eq!(woken(&mut tickets), [0], "the room is that one's");
+        queue.wake_for(3, now);
+        assert_eq!(woken(&mut tickets), [1, 2]);
+        tickets[1].rejoin();
+        drop(tickets.remove(2));
+        tickets.remove(0).leave();
+        queue.wake_for(1, now);
+        assert_eq!(woken(&mut tickets), [0], "none is on its way any more");
+        drop(tickets.remove(1));
+        queue.wake_for(9, now);
+        assert_eq!((woken(&mut tickets), queue.len()), (vec![1], 0));
     }
 
     #[tokio::test]

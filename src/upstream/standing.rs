@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::circuit::{Circuit, Phase};
+use super::condition::Condition;
 use super::endpoint::State;
 use crate::config::{Ejection, SlowStart};
 use crate::error::Kind;
@@ -365,50 +366,36 @@ impl State {
         }
     }
 
-    /// What it is called, since when, and why.
-    pub fn describe(&self, now: Instant, slow_start: Option<SlowStart>) -> Description {
+    /// How often it was ejected, or could not be reached.
+    pub fn ejections(&self) -> u64 {
+        self.standing.account().ejections
+    }
+
+    /// What its standing is, since when, and why.
+    pub(super) fn condition(
+        &self,
+        now: Instant,
+        slow_start: Option<SlowStart>,
+    ) -> (Condition, Duration, String) {
         let bits = self.standing.bits.load(Relaxed);
         let account = self.standing.account();
-        let state = match account.circuit.phase() {
-            _ if bits & UNKNOWN != 0 => "unknown",
-            _ if bits & DOWN != 0 => "down",
-            Phase::Unreachable { .. } => "unreachable",
-            Phase::Open { .. } => "ejected",
-            Phase::Probation { .. } => "probation",
-            Phase::Closed if bits & DRAINING != 0 => "draining",
-            Phase::Closed => match slow_start {
-                Some(slow) if bits & WARMING != 0 && self.standing.share(now, slow) < 1.0 => {
-                    "warming"
-                }
-                _ => "up",
-            },
+        let is_warming = || {
+            let share = slow_start.map(|slow_start| self.standing.share(now, slow_start));
+            bits & WARMING != 0 && share.is_some_and(|share| share < 1.0)
         };
-        Description {
-            state,
-            since: now.saturating_duration_since(account.since),
-            why: account.why.clone(),
-            ejections: account.ejections,
-        }
+        let condition = match account.circuit.phase() {
+            _ if bits & UNKNOWN != 0 => Condition::Unknown,
+            _ if bits & DOWN != 0 => Condition::Down,
+            Phase::Unreachable { .. } => Condition::Unreachable,
+            Phase::Open { .. } => Condition::Ejected,
+            Phase::Probation { .. } => Condition::Probation,
+            Phase::Closed if bits & DRAINING != 0 => Condition::Draining,
+            Phase::Closed if is_warming() => Condition::Warming,
+            Phase::Closed => Condition::Up,
+        };
+        let since = now.saturating_duration_since(account.since);
+        (condition, since, account.why.clone())
     }
-}
-
-/// The standing of an endpoint in words.
-#[derive(Debug, Clone)]
-pub struct Description {
-    /// `up`, `unknown`, `down`, `unreachable`, `ejected`, `probation`, `draining` or `warming`.
-    pub state: &'static str,
-    /// How long ago it changed.
-    pub since: Duration,
-    /// Why it changed.
-    pub why: String,
-    /// How often it was ejected, or could not be reached.
-    pub ejections: u64,
-}
-
-impl Description {
-    /// Every state.
-    pub const STATES: [&'static str; 8] =
-        ["up", "unknown", "down", "unreachable", "ejected", "probation", "draining", "warming"];
 }
 
 /// A duration for people: whole milliseconds, or whole seconds from ten of them on.
@@ -443,20 +430,20 @@ mod tests {
         assert!(state.failed(now, "reset", false, &rules, || true));
         assert!(!state.failed(now, "reset", false, &rules, || true), "it is out already");
         assert_eq!(state.admits(now, true, None), Admission::No);
-        let said = state.describe(now, None);
-        assert_eq!(said.state, "ejected");
-        assert_eq!(said.why, "6 failures in a row, the last one reset, for 10s");
+        let (condition, _, why) = state.condition(now, None);
+        assert_eq!(condition, Condition::Ejected);
+        assert_eq!(why, "6 failures in a row, the last one reset, for 10s");
         let later = now + 10 * SECOND;
         assert_eq!(state.admits(later, true, None), Admission::Probe);
         assert!(state.probe(later, true) && !state.probe(later, true));
         assert_eq!(state.admits(later, true, None), Admission::No);
         assert!(state.failed(later, "reset", true, &rules, || false), "whatever the others do");
-        assert_eq!(state.describe(later, None).why, "reset on probation, for 20s");
+        assert_eq!(state.condition(later, None).2, "reset on probation, for 20s");
         let again = later + 20 * SECOND;
         assert!(state.probe(again, true));
         state.probe_succeeded(again);
         assert_eq!(state.admits(again, true, None), Admission::Yes);
-        assert_eq!(state.describe(again, None).ejections, 2);
+        assert_eq!(state.ejections(), 2);
     }
 
     #[test]
@@ -484,9 +471,9 @@ mod tests {
         };
         assert!((50..200).contains(&admitted(Duration::ZERO)), "{}", admitted(Duration::ZERO));
         assert!((400..600).contains(&admitted(5 * SECOND)), "{}", admitted(5 * SECOND));
-        assert_eq!(state.describe(start + 5 * SECOND, slow).state, "warming");
+        assert_eq!(state.condition(start + 5 * SECOND, slow).0, Condition::Warming);
         assert_eq!(admitted(11 * SECOND), 1000);
-        assert_eq!(state.describe(start + 11 * SECOND, slow).state, "up");
+        assert_eq!(state.condition(start + 11 * SECOND, slow).0, Condition::Up);
     }
 
     #[test]
@@ -506,10 +493,10 @@ mod tests {
         state.drain(now, true);
         assert_eq!(state.admits(now, true, None), Admission::No);
         assert!(state.is_healthy() && !state.admits_in_panic());
-        assert_eq!(state.describe(now, None).state, "draining");
+        assert_eq!(state.condition(now, None).0, Condition::Draining);
         assert!(state.unreachable(now, Kind::ConnectionRefused));
         assert!(!state.is_healthy());
         state.drain(now, false);
-        assert_eq!(state.describe(now, None).state, "unreachable");
+        assert_eq!(state.condition(now, None).0, Condition::Unreachable);
     }
 }

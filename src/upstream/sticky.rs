@@ -6,6 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 use crate::config::{self, SameSite};
+use crate::http::hex::hex;
 
 /// The block of SHA-256 in bytes (FIPS 180-4), which is what HMAC makes its key of.
 const BLOCK: usize = 64;
@@ -47,7 +48,7 @@ impl Sticky {
         // The upstream's name is in it, so that two upstreams over the same endpoints don't show
         // that they are the same.
         let value =
-            |label: &str| hex(&code(&keyed, &[upstream.as_bytes(), b"\0", label.as_bytes()]));
+            |label: &str| hex(code(&keyed, &[upstream.as_bytes(), b"\0", label.as_bytes()]));
         let mut attributes = "; Path=/; HttpOnly".to_owned();
         if let Some(max_age) = config.max_age {
             // Writing to a String cannot fail.
@@ -114,16 +115,6 @@ fn code(keyed: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; CODE] {
     code
 }
 
-fn hex(code: &[u8; CODE]) -> Value {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| DIGITS.get(usize::from(n)).copied().unwrap_or(b'0');
-    let mut value = [0; 2 * CODE];
-    for (pair, byte) in value.chunks_exact_mut(2).zip(code) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,7 +144,7 @@ mod tests {
                 "60e431591ee0b67f0d8a26aacbf5b77f",
             ),
         ] {
-            assert_eq!(text(&hex(&code(&keyed(key), &[data.as_bytes()]))), expected);
+            assert_eq!(text(&hex(code(&keyed(key), &[data.as_bytes()]))), expected);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Held, Tinylb, config, config_of, eventually, load};
+use crate::support::{Held, Signal, Tinylb, config, config_of, eventually, load};
 
 /// What a request takes the backends of these tests.
 const WORK: Duration = Duration::from_millis(3);
@@ -96,4 +96,58 @@ fn a_request_counts_until_its_response_ends() {
     assert_eq!(first.wire().take(2), b"ok");
     go.send(()).unwrap();
     assert_eq!(second.response().text(), "ok");
+}
+
+/// A reload that raises the limit lets in who waits.
+#[test]
+fn a_limit_that_is_raised_lets_in_those_who_wait() {
+    let backend = Held::new("fine");
+    let limited = |n: usize| {
+        let upstream = format!("limits = {{ requests = {n} }}\nqueue = {{ timeout = \"1m\" }}");
+        config(&[backend.url()], "", &upstream)
+    };
+    let tinylb = Tinylb::run(&limited(1));
+    let mut clients: Vec<_> = (0..6).map(|_| tinylb.connect()).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /{i} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    backend.wait_for(1);
+    eventually("the others wait", || {
+        (tinylb.metric("tinylb_upstream_queue_length", &[]) == 5.0).then_some(())
+    });
+    tinylb.rewrite(&limited(6));
+    tinylb.signal(Signal::HUP);
+    tinylb.wait_for_log("reloaded");
+    backend.wait_for(6);
+    backend.open();
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+/// So does one that brings an endpoint, and one that takes the limit away.
+#[test]
+fn who_waits_goes_where_a_reload_says() {
+    let (full, new) = (Held::new("full"), Held::new("new"));
+    let limited = "limits = { endpoint_requests = 1 }\nqueue = { timeout = \"1m\" }";
+    for (endpoints, upstream) in
+        [(vec![full.url(), new.url()], limited), (vec![new.url()], limited), (vec![new.url()], "")]
+    {
+        let tinylb = Tinylb::run(&config(&[full.url()], "", limited));
+        let mut clients: Vec<_> = (0..2).map(|_| tinylb.connect()).collect();
+        for (i, client) in clients.iter_mut().enumerate() {
+            client.send(format!("GET /{i} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            full.wait_for(1);
+        }
+        eventually("the second waits", || {
+            (tinylb.metric("tinylb_upstream_queue_length", &[]) == 1.0).then_some(())
+        });
+        tinylb.rewrite(&config(&endpoints, "", upstream));
+        tinylb.signal(Signal::HUP);
+        new.wait_for(1);
+        new.answer("/1");
+        full.answer("/0");
+        assert_eq!(clients[0].response().text(), "full", "{endpoints:?} {upstream}");
+        assert_eq!(clients[1].response().text(), "new", "{endpoints:?} {upstream}");
+    }
 }

@@ -1,4 +1,5 @@
-//! The policies that go by response times.
+//! The policies that go by response times. They differ by so much here that a machine that is busy
+//! with something else does not turn them round.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,7 +38,7 @@ fn went_to(tinylb: &Tinylb, name: &str, clients: usize, n: usize) -> usize {
 #[test]
 fn the_faster_one_has_nearly_all() {
     for policy in BY_TIME {
-        let (fast, slow) = (taking("fast", 0), taking("slow", 20));
+        let (fast, slow) = (taking("fast", 0), taking("slow", 150));
         let urls = [slow.0.url(), fast.0.url()];
         let tinylb = Tinylb::run(&config(&urls, "", &format!("policy = {policy:?}")));
         let fast = went_to(&tinylb, "fast", 2, 200);
@@ -50,7 +51,7 @@ fn the_faster_one_has_nearly_all() {
 #[test]
 fn the_faster_one_has_more_under_load() {
     for policy in BY_TIME {
-        let (fast, slow) = (taking("fast", 2), taking("slow", 40));
+        let (fast, slow) = (taking("fast", 2), taking("slow", 200));
         let urls = [slow.0.url(), fast.0.url()];
         let tinylb = Tinylb::run(&config(&urls, "", &format!("policy = {policy:?}")));
         let fast = went_to(&tinylb, "fast", 6, 60);
@@ -61,12 +62,12 @@ fn the_faster_one_has_more_under_load() {
 #[test]
 fn equals_share_alike() {
     for policy in BY_TIME {
-        let (a, b) = (taking("a", 10), taking("b", 10));
+        let (a, b) = (taking("a", 50), taking("b", 50));
         let urls = [a.0.url(), b.0.url()];
         let tinylb = Tinylb::run(&config(&urls, "", &format!("policy = {policy:?}")));
         // With as many in flight as there are endpoints, the other one is always cheaper.
-        let to_a = went_to(&tinylb, "a", 4, 50);
-        assert!((40..160).contains(&to_a), "{policy}: {to_a} of 200");
+        let to_a = went_to(&tinylb, "a", 4, 25);
+        assert!((15..85).contains(&to_a), "{policy}: {to_a} of 100");
     }
 }
 
@@ -74,12 +75,12 @@ fn equals_share_alike() {
 #[test]
 fn one_that_becomes_slow_loses_its_requests() {
     for policy in BY_TIME {
-        let (first, second) = (taking("first", 0), taking("second", 15));
+        let (first, second) = (taking("first", 0), taking("second", 150));
         let urls = [first.0.url(), second.0.url()];
         let tinylb = Tinylb::run(&config(&urls, "", &format!("policy = {policy:?}")));
         let before = went_to(&tinylb, "first", 1, 100);
         assert!(before > 80, "{policy}: {before} of 100");
-        first.1.store(60, Relaxed);
+        first.1.store(400, Relaxed);
         second.1.store(0, Relaxed);
         eventually("the other one has nearly all", || {
             (went_to(&tinylb, "second", 1, 50) >= 40).then_some(())
@@ -91,9 +92,9 @@ fn one_that_becomes_slow_loses_its_requests() {
 #[test]
 fn one_that_is_new_is_tried() {
     for policy in BY_TIME {
-        let (old, new) = (taking("old", 5), taking("new", 0));
+        let (old, new) = (taking("old", 100), taking("new", 0));
         let tinylb = Tinylb::run(&config(&[old.0.url()], "", &format!("policy = {policy:?}")));
-        assert_eq!(went_to(&tinylb, "old", 1, 20), 20);
+        assert_eq!(went_to(&tinylb, "old", 1, 5), 5);
         let both = [old.0.url(), new.0.url()];
         tinylb.rewrite(&config(&both, "", &format!("policy = {policy:?}")));
         tinylb.signal(crate::support::Signal::HUP);
@@ -107,12 +108,12 @@ fn one_that_is_new_is_tried() {
 #[test]
 fn weights_count_beside_times() {
     for policy in BY_TIME {
-        let (light, heavy) = (taking("light", 10), taking("heavy", 10));
+        let (light, heavy) = (taking("light", 50), taking("heavy", 50));
         let endpoints =
             format!("[{:?}, {{ url = {:?}, weight = 4 }}]", light.0.url(), heavy.0.url());
         let tinylb = Tinylb::run(&config_of(&endpoints, "", &format!("policy = {policy:?}")));
-        let heavy = went_to(&tinylb, "heavy", 5, 40);
-        assert!(heavy > 120, "{policy}: {heavy} of 200 to the heavy one");
+        let heavy = went_to(&tinylb, "heavy", 5, 20);
+        assert!(heavy > 55, "{policy}: {heavy} of 100 to the heavy one");
     }
 }
 

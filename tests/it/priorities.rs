@@ -98,8 +98,11 @@ fn the_next_priority_takes_over_where_one_is_ejected() {
     let tinylb = Tinylb::run(&config_of(&list, "", upstream));
     assert!(answers(&tinylb, 10).iter().all(|answer| answer == "first"));
     is_well.store(false, Relaxed);
-    let statuses: Vec<_> = (0..6).map(|_| tinylb.get("/").status).collect();
-    assert_eq!(statuses, [500, 500, 500, 200, 200, 200]);
+    let statuses: Vec<_> = (0..8).map(|_| tinylb.get("/").status).collect();
+    // The last 200 may be counted only after the first 500.
+    let failed = statuses.iter().take_while(|status| **status == 500).count();
+    assert!((3..=4).contains(&failed), "{statuses:?}");
+    assert!(statuses[failed..].iter().all(|status| *status == 200), "{statuses:?}");
     is_well.store(true, Relaxed);
     eventually("it is let in again", || (tinylb.get("/").text() == "first").then_some(()));
     assert!(answers(&tinylb, 10).iter().all(|answer| answer == "first"));

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::thread;
 
-use crate::support::{Backend, Client, Response, Signal, Tinylb, config, eventually, ok};
+use crate::support::{Backend, Client, Held, Response, Signal, Tinylb, config, eventually, ok};
 
 const SECRET: &str = "sticky = { cookie = \"s\", secret = \"0123456789abcdef\" }";
 
@@ -197,6 +197,42 @@ fn a_session_whose_endpoint_is_gone_begins_anew_elsewhere() {
         let found = answer(&tinylb, &format!("Cookie: {second}\r\n"));
         assert_eq!(found, (next.clone(), None), "and stays there");
     }
+}
+
+/// One request that finds it full goes elsewhere; the session stays where it is.
+#[test]
+fn a_session_whose_endpoint_is_full_stays() {
+    let backends = ["a", "b"].map(Held::new);
+    let urls = [backends[0].url(), backends[1].url()];
+    let upstream = format!("limits = {{ endpoint_requests = 1 }}\n{SECRET}");
+    let tinylb = Tinylb::run(&config(&urls, "", &upstream));
+    let mut first = tinylb.connect();
+    first.send("GET /begin HTTP/1.1\r\nHost: a\r\n\r\n");
+    backends.iter().for_each(|backend| backend.answer("/begin"));
+    let response = first.response();
+    let wait_for_idle = || {
+        eventually("nothing is in flight", || {
+            (tinylb.metric("tinylb_endpoint_requests_in_flight", &[]) == 0.0).then_some(())
+        });
+    };
+    wait_for_idle();
+    let (session, home) = (cookie(&response).unwrap(), response.text());
+    let ask = |client: &mut Client, path: &str| {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nCookie: {session}\r\n\r\n"));
+    };
+    let mut clients = [tinylb.connect(), tinylb.connect()];
+    ask(&mut clients[0], "/at-home");
+    let at = if home == "a" { 0 } else { 1 };
+    backends[at].wait_for(1);
+    ask(&mut clients[1], "/astray");
+    backends[1 - at].wait_for(1);
+    backends.iter().for_each(Held::open);
+    for client in &mut clients {
+        let response = client.response();
+        assert!(!response.head.has("set-cookie"), "{}", response.head.raw);
+    }
+    wait_for_idle();
+    assert_eq!(answer(&tinylb, &format!("Cookie: {session}\r\n")), (home, None));
 }
 
 /// An endpoint that a reload takes away is no longer anybody's; those of others stay valid.

@@ -77,9 +77,8 @@ struct Report {
     requests: BTreeMap<&'static str, u64>,
     answered: BTreeMap<&'static str, u64>,
     failed: Vec<Failed>,
-    times: Histogram,
-    worst: Duration,
-    worst_at: Duration,
+    idempotent: Times,
+    posts: Times,
     /// For each slot, how many answers each backend gave.
     slots: BTreeMap<(u128, String), u64>,
     opened: u64,
@@ -89,20 +88,42 @@ impl Report {
     fn add(&mut self, other: Self) {
         merge(&mut self.requests, other.requests);
         merge(&mut self.answered, other.answered);
-        self.times.merge(other.times);
+        self.idempotent.add(other.idempotent);
+        self.posts.add(other.posts);
         merge(&mut self.slots, other.slots);
         self.failed.extend(other.failed);
+        self.opened += other.opened;
+    }
+}
+
+/// How long requests took.
+#[derive(Default)]
+struct Times {
+    steps: Histogram,
+    worst: Duration,
+    /// When that one was due.
+    worst_at: Duration,
+}
+
+impl Times {
+    fn add(&mut self, other: Self) {
+        self.steps.merge(other.steps);
         if other.worst > self.worst {
             (self.worst, self.worst_at) = (other.worst, other.worst_at);
         }
-        self.opened += other.opened;
     }
 
     fn took(&mut self, due: Duration, took: Duration) {
-        self.times.add(took);
+        self.steps.add(took);
         if took > self.worst {
             (self.worst, self.worst_at) = (took, due);
         }
+    }
+
+    fn json(&self) -> String {
+        let (worst, at) = (self.worst.as_secs_f64(), self.worst_at.as_secs_f64());
+        let steps = self.steps.json();
+        format!("{{\"worst\": {worst:.6}, \"worst_at\": {at:.3}, \"steps\": {steps}}}")
     }
 }
 
@@ -130,7 +151,10 @@ fn work(plan: &Plan, next: &AtomicU64) -> Report {
         let answer = ask(plan, id, &mut kept, &mut report.opened);
         let now = plan.start.elapsed();
         let took = now.saturating_sub(due);
-        report.took(due, took);
+        match id.method() {
+            Method::Get | Method::Put => report.idempotent.took(due, took),
+            Method::Post => report.posts.took(due, took),
+        }
         match answer {
             Ok(backend) => {
                 *report.answered.entry(method).or_default() += 1;
@@ -265,9 +289,8 @@ fn json(report: &Report, started: f64) -> Result<String, std::fmt::Error> {
         });
         write!(out, ",\n\"{name}\": {{{}}}", each.join(", "))?;
     }
-    let (worst, at) = (report.worst.as_secs_f64(), report.worst_at.as_secs_f64());
-    write!(out, ",\n\"worst\": {worst:.6}, \"worst_at\": {at:.3}")?;
-    write!(out, ",\n\"times\": {}", report.times.json())?;
+    let (idempotent, posts) = (report.idempotent.json(), report.posts.json());
+    write!(out, ",\n\"idempotent\": {idempotent},\n\"posts\": {posts}")?;
     let slots = report.slots.iter().map(|((slot, backend), count)| {
         let second = *slot as f64 * SLOT.as_secs_f64();
         format!("[{second:.2}, \"{}\", {count}]", plain(backend))

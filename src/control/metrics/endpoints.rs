@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::{Sums, counter, one};
 use crate::stats::{Counter, EndpointStats};
+use crate::upstream::condition::Condition;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::standing::Description;
 
 impl Sums {
     pub(super) fn endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -58,7 +58,7 @@ impl Sums {
             counter(encoder, "endpoint_ejections", "Times that it was left alone, failing")?;
         for (upstream, endpoint) in self.each_endpoint() {
             let labels = [("upstream", upstream), ("endpoint", &*endpoint.state.label)];
-            one(&mut family, &labels, endpoint.state.describe(Instant::now(), None).ejections)?;
+            one(&mut family, &labels, endpoint.state.ejections())?;
         }
         Ok(())
     }
@@ -71,15 +71,16 @@ impl Sums {
         let now = Instant::now();
         for upstream in &self.snapshot.upstreams {
             for endpoint in &upstream.endpoints {
-                let description = endpoint.state.describe(now, upstream.config.slow_start);
-                let current = if endpoint.drain { "draining" } else { description.state };
-                for state in Description::STATES {
+                let current = endpoint.describe(now, upstream.config.slow_start).condition;
+                for condition in Condition::ALL {
                     let labels = [
                         ("upstream", &*upstream.config.name),
                         ("endpoint", &*endpoint.state.label),
-                        ("state", state),
+                        ("state", condition.name()),
                     ];
-                    family.encode_family(&labels)?.encode_gauge(&u64::from(state == current))?;
+                    family
+                        .encode_family(&labels)?
+                        .encode_gauge(&u64::from(condition == current))?;
                 }
             }
         }

@@ -19,7 +19,7 @@ impl Sums {
             ("retries_over_budget", "Retries not made, for want of budget", |s| {
                 &s.retries_over_budget
             }),
-            ("hedges_won", "Hedges whose second endpoint answered first", |s| &s.hedges_won),
+            ("hedges_won", "Hedges whose second endpoint was first, or alone", |s| &s.hedges_won),
             ("panic_requests", "Requests sent though no endpoint was healthy", |s| &s.panics),
             ("queued_requests", "Requests that waited for room", |s| &s.queued),
             ("queue_full_requests", "Requests refused because the queue was full", |s| {

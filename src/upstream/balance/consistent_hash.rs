@@ -12,6 +12,10 @@ use crate::upstream::endpoint::Endpoint;
 /// Points for each unit of weight. An endpoint's share is off by about 1/sqrt(512), 4 %.
 const POINTS: u64 = 512;
 
+/// Requests that an endpoint may have in flight whatever the others have: as many as a browser sends
+/// at once and a few more. With next to nothing in flight, one request would be above any bound.
+const ALWAYS_ROOM: u32 = 8;
+
 /// The most points of a ring, 1 MiB; above it all get half as many, and again. By halves, so that
 /// few keys move at other changes. One for each endpoint there is always.
 const MAX_POINTS: u64 = 1 << 16;
@@ -65,14 +69,15 @@ impl ConsistentHash {
             return self.random.pick(usable);
         };
         let first = self.from(key).next()?;
-        // The bound is never below one request, so an idle endpoint needs no sum over all.
-        let is_idle = endpoints.get(first).is_some_and(|e| e.state.in_flight() == 0);
-        if is_idle && usable(first) { Some(first) } else { self.walk(key, endpoints, usable) }
+        // It may have a few whatever the others have, which spares summing them up.
+        let has_few = endpoints.get(first).is_some_and(|e| e.state.in_flight() < ALWAYS_ROOM);
+        if has_few && usable(first) { Some(first) } else { self.walk(key, endpoints, usable) }
     }
 
     /// Around the ring to the first endpoint that can take one more. An endpoint may have
-    /// ceil(bound x (all in flight + 1) x its share of the weight), of those that are usable; as
-    /// the bound is above 1, that is more than there are in flight, so one of them has room.
+    /// ceil(bound x (all in flight + 1) x its share of the weight), of those that are usable, and
+    /// always [`ALWAYS_ROOM`]; as the bound is above 1, that is more than there are in flight, so
+    /// one of them has room.
     fn walk(
         &self,
         key: u64,
@@ -98,7 +103,7 @@ impl ConsistentHash {
             *ahead = false;
             left -= 1;
             let room = (self.bound * loads * f64::from(weight(index)) / weights).ceil();
-            if f64::from(load(index)) < room {
+            if f64::from(load(index)) < room.max(f64::from(ALWAYS_ROOM)) {
                 return Some(index);
             }
             nearest.get_or_insert(index);
@@ -203,6 +208,7 @@ mod tests {
                 let share = f64::from(weights[picked]) / 4.0;
                 let load = f64::from(endpoints[picked].state.in_flight());
                 let room = (bound * f64::from(n) * share).ceil();
+                let room = room.max(f64::from(ALWAYS_ROOM));
                 assert!(load <= room, "{bound}: {load} of {n} in flight, room for {room}");
             }
             let load = f64::from(endpoints[first].state.in_flight());

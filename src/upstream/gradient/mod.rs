@@ -61,10 +61,9 @@ const LONGEST: f64 = 3600.0;
 /// What was seen of an endpoint since the last update.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Window {
-    /// Answers, and attempts that took too long.
+    /// Answers.
     pub count: u64,
-    /// Their mean time, from asked to the head received; for those that took too long until they
-    /// were given up.
+    /// Their mean time, from asked to the head received.
     pub mean: Duration,
     /// The most requests that were in flight at once, as far as that was looked at: how many are now
     /// will do.
@@ -145,6 +144,12 @@ impl Gradient {
             probed: (now, limit),
             probe_at: now + PROBE_SOON,
         }
+    }
+
+    /// Goes no higher than `max` from now on.
+    pub fn set_max(&mut self, max: u32) {
+        self.max = f64::from(max.max(1));
+        self.limit = self.limit.min(self.max);
     }
 
     /// Learns from what was seen since the last update, and gives the limit from now on. To be
