@@ -20,6 +20,10 @@ use crate::net::deadline::Deadline;
 /// in one write with its head; larger payload is written from where it was read.
 const COPIED: usize = 8 * 1024;
 
+/// How long a body that is held back until it is whole may pause; then it is a stream, and is passed
+/// on as it comes.
+const HOLD_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What ended a transfer early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -238,10 +242,18 @@ pub(super) async fn relay(
                 source.passed();
             }
             Step::More => {
-                if sink.hold == 0 {
+                let filled = if sink.hold == 0 {
                     sink.flush(waits).await.map_err(Broken::Sink)?;
-                }
-                if !source.fill(worker, waits).await.map_err(Broken::Source)? {
+                    source.fill(worker, waits).await
+                } else {
+                    let filled = source.fill(worker, waits);
+                    let Ok(filled) = tokio::time::timeout(HOLD_PATIENCE, filled).await else {
+                        sink.hold = 0;
+                        continue;
+                    };
+                    filled
+                };
+                if !filled.map_err(Broken::Source)? {
                     if source.decoder.ends_with_stream() {
                         source.decoder = Decoder::new(Framing::Empty);
                         sink.end(None);

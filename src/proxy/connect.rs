@@ -48,7 +48,7 @@ impl<'a> Forward<'a> {
     /// A kept connection to the endpoint, at the time `now`.
     pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Connected> {
         // What may not be sent twice must not be sent into a connection that has just been closed.
-        let must_be_sure = !self.is_repeatable;
+        let must_be_sure = !self.may_repeat_ever();
         let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure)?;
         self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
         Some(kept)

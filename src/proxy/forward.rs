@@ -78,7 +78,7 @@ impl<'a> Forward<'a> {
             tried: &self.tries.tried.borrow(),
             key: self.affinity.key,
             session: self.affinity.session,
-            is_repeatable: self.may_repeat_next(),
+            is_repeatable: self.may_find_out(),
             may_panic,
             now,
         })?;
@@ -239,12 +239,20 @@ impl<'a> Forward<'a> {
             });
             both.await
         };
-        let received = received.map_err(|error| {
-            if client.source.had_trailers {
-                self.tries.replay.borrow_mut().spoil();
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                if client.source.had_trailers {
+                    self.tries.replay.borrow_mut().spoil();
+                }
+                let is_whole = progress.sending.get() == Sending::Whole;
+                if let (Some(keep), true) = (self.tries.keep.take(), is_whole) {
+                    let until = Instant::now() + keep;
+                    self.worker.pool.borrow_mut().put(picked.endpoint, connection, until);
+                }
+                return Err(self.failed(error, is_kept, written.get()));
             }
-            self.failed(error, is_kept, written.get())
-        })?;
+        };
         let (persistence, keep) = match received {
             Received::Whole { persistence, keep } => (persistence, keep),
             Received::Switched(ahead) => {
@@ -285,9 +293,9 @@ impl<'a> Forward<'a> {
         progress.bytes.1.set(0);
         self.tries.given_up.set(None);
         self.tries.is_last.set(false);
+        self.tries.stays_until.set(None);
         // A request that may not be sent twice is kept until it is known to have been sent at all.
-        let may_repeat = self.is_repeatable && self.upstream.config.retry.attempts > 1;
-        self.tries.replay.borrow_mut().is_on = line.is_kept || may_repeat;
+        self.tries.replay.borrow_mut().is_on = line.is_kept || self.may_repeat_ever();
     }
 
     /// What a try that ended with `error` means.
@@ -295,13 +303,11 @@ impl<'a> Forward<'a> {
         // Nothing came back on a connection that had been idle: most likely the endpoint closed it
         // at the same moment (RFC 9112 9.3.1).
         let is_stale = is_kept && error.kind == Kind::ConnectionTerminated;
-        let may_repeat = (!was_written || self.is_repeatable)
-            && !self.progress.begun.get()
-            && self.tries.replay.borrow().is_whole;
-        let again = match is_stale && may_repeat {
-            true => Again::Anew,
-            false => self.again(error, was_written),
-        };
+        let again =
+            match is_stale && (!was_written || self.may_repeat(true)) && self.is_replayable() {
+                true => Again::Anew,
+                false => self.again(error, was_written),
+            };
         Failed { error, again }
     }
 

@@ -2,7 +2,9 @@
 //! is asked as well, and whoever answers first is listened to (Dean and Barroso, The Tail at Scale,
 //! 2013).
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -90,6 +92,7 @@ impl<'a> Forward<'a> {
                 return first.map_err(|error| self.failed(error, line.is_kept, true));
             }
             () = sleep_until(end.min(asked + delay)) => {}
+            () = lost(|| picked.is_lost()) => {}
         }
         let second = self.second(picked, line, delay);
         let second = match timeout_at(end, second).await {
@@ -122,14 +125,22 @@ impl<'a> Forward<'a> {
                     second = answer(&mut other_line) => (false, second),
                 }
             });
-            let early = match due.filter(|due| *due < end) {
-                Some(due) => timeout_at(due, &mut first).await.ok(),
-                None => None,
+            let early = tokio::select! {
+                biased;
+                first = &mut first => Some(first),
+                () = sleep_until(due.unwrap_or(end).min(end)) => None,
+                () = lost(|| picked.is_lost() && other.is_lost()) => {
+                    self.tries.given_up.set(Some(RetryReason::EndpointDown));
+                    None
+                }
             };
             match early {
                 Some(first) => Some(first),
-                None if due.is_some() && self.can_leave_both(other.index) => None,
-                None => timeout_at(end, first).await.ok(),
+                None if self.can_leave_both(other.index) => None,
+                None => {
+                    self.tries.given_up.set(None);
+                    timeout_at(end, first).await.ok()
+                }
             }
         };
         let Some((is_first, answer)) = early else {
@@ -231,6 +242,11 @@ impl<'a> Forward<'a> {
         line.buffer = self.worker.buffers.small();
         Ok(())
     }
+}
+
+/// Waits until `is_lost`. Whoever loses an endpoint wakes all that wait.
+async fn lost(is_lost: impl Fn() -> bool) {
+    poll_fn(|_| if is_lost() { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Waits until the endpoint at the other end of `line` begins to answer.

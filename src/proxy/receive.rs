@@ -28,6 +28,18 @@ const MAX_INFORMATIONAL: u32 = 64;
 /// that no request crosses its FIN.
 const KEEP_ALIVE_MARGIN: f64 = 0.8;
 
+/// How soon is looked again whether a try that ought to be given up can be.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Until when a response is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Then it is too late.
+    end: Instant,
+    /// From then on another endpoint is asked instead, if one can be.
+    leave: Option<Instant>,
+}
+
 /// Where a response comes from, and where it goes to.
 pub(super) struct Passage<'a, 'b, 'c> {
     pub picked: &'b Picked<'b>,
@@ -59,6 +71,8 @@ struct Plan {
     to: Framing,
     persistence: Persistence,
     keep: Option<Duration>,
+    /// How much of it may be held back until it is whole, in bytes.
+    hold: usize,
 }
 
 impl Forward<'_> {
@@ -85,7 +99,7 @@ impl Forward<'_> {
                 .inspect_err(|_| self.keep_proxy_status(Head::new(head, fields)))?;
             via.output.clear();
             if !response.is_informational() {
-                let is_well = self.note_answer(&response, &via)?;
+                let is_well = self.note_answer(&response, &via, buffer.len() - length)?;
                 if response.status >= 200 {
                     let plan = self.begin(&response, via.picked, via.output);
                     buffer.consume(length);
@@ -100,13 +114,15 @@ impl Forward<'_> {
             let is_switch = response.status == 101;
             buffer.consume(length);
             if is_switch {
+                self.tries.settle();
                 return Ok(Received::Switched(buffer));
             }
         }
         Err(Error::bad_response("more than 64 informational responses"))
     }
 
-    /// Counts the final answer; returns whether the endpoint is well, as far as that tells.
+    /// Counts the final answer, `behind` whose head so many bytes have come; returns whether the
+    /// endpoint is well, as far as that tells.
     ///
     /// # Errors
     /// A status that is asked for again.
@@ -114,6 +130,7 @@ impl Forward<'_> {
         &self,
         response: &Response<'_>,
         via: &Passage<'_, '_, '_>,
+        behind: usize,
     ) -> Result<bool, Error> {
         let (status, config) = (response.status, &self.upstream.config);
         let now = Instant::now();
@@ -135,6 +152,13 @@ impl Forward<'_> {
         if config.retry.on.contains(status) && self.can_leave(true) {
             self.progress.status.set(0);
             self.tries.given_up.set(Some(RetryReason::Status));
+            // Where nothing more is to come, the connection is as good as before.
+            let is_whole = match response.framing {
+                Framing::Empty => behind == 0,
+                Framing::Length(length) => usize::try_from(length) == Ok(behind),
+                _ => false,
+            };
+            self.tries.keep.set(self.keep(response).filter(|_| is_whole));
             let detail = "the endpoint answered with a status that is asked for again";
             return Err(Error::new(Kind::Unavailable, detail));
         }
@@ -149,7 +173,7 @@ impl Forward<'_> {
         is_first: bool,
     ) -> Result<usize, Error> {
         let mut scanner = Scanner::default();
-        let mut due = None;
+        let mut times: Option<Times> = None;
         loop {
             if let Some(length) = scanner.scan(buffer.filled()).map_err(as_response_fault)? {
                 return Ok(length);
@@ -162,7 +186,7 @@ impl Forward<'_> {
                 let is_owed = self.progress.sending.get() != Sending::Underway
                     || self.progress.awaits_continue.get();
                 if !is_owed {
-                    due = None;
+                    times = None;
                     return None;
                 }
                 // A request without a body is sent as soon as it is asked.
@@ -170,9 +194,8 @@ impl Forward<'_> {
                     Framing::Empty => via.asked,
                     _ => Instant::now(),
                 };
-                let due = *due.get_or_insert_with(|| self.due(since()));
-                let is_lost = picked.is_lost() && !self.tries.is_last.get();
-                Some(if is_lost { due.min(via.asked) } else { due })
+                let times = *times.get_or_insert_with(|| self.times(since()));
+                Some(self.due(times, picked.is_lost().then_some(via.asked)))
             };
             let read = via.deadline.due(owed, via.from_endpoint.read(buffer.spare()));
             match read.await {
@@ -183,22 +206,33 @@ impl Forward<'_> {
                 }
                 Ok(_) => return Err(INCOMPLETE),
                 Err(Elapsed) => {
-                    self.give_up(picked.is_lost())?;
-                    due = None;
+                    let is_over = times.is_some_and(|times| Instant::now() >= times.end);
+                    self.give_up(is_over, picked.is_lost())?;
                 }
             }
         }
     }
 
-    /// When the response is due for a request that was sent at `since`.
-    fn due(&self, since: Instant) -> Instant {
+    /// Until when the response is waited for, to a request that was sent at `since`.
+    fn times(&self, since: Instant) -> Times {
+        let response = self.upstream.config.timeouts.response;
+        if self.progress.sending.get() == Sending::Underway {
+            // It is only a 100 that is owed, which says nothing of when the response is; nor is
+            // one that sends none at fault, and the client will go on without it.
+            return Times { end: since + response, leave: None };
+        }
         let first = self.tries.asked_first.get().unwrap_or(since);
         self.tries.asked_first.set(Some(first));
-        let end = first + self.upstream.config.timeouts.response;
-        match self.upstream.config.retry.timeout {
-            Some(timeout) if !self.tries.is_last.get() => end.min(since + timeout),
-            _ => end,
-        }
+        let leave = self.upstream.config.retry.timeout.map(|timeout| since + timeout);
+        Times { end: first + response, leave }
+    }
+
+    /// When something is to be done about a response that does not come; at once for one of an
+    /// endpoint that is `lost`.
+    fn due(&self, times: Times, lost: Option<Instant>) -> Instant {
+        let leave = lost.or(times.leave).filter(|_| !self.tries.is_last.get());
+        let leave = leave.map(|at| self.tries.stays_until.get().map_or(at, |until| at.max(until)));
+        leave.map_or(times.end, |at| at.min(times.end))
     }
 
     /// What is owed is late, or will not come: gives the try up, or waits on where there is no
@@ -206,10 +240,12 @@ impl Forward<'_> {
     ///
     /// # Errors
     /// The try is given up.
-    fn give_up(&self, is_lost: bool) -> Result<(), Error> {
-        let is_over = self.deadline().is_some_and(|deadline| Instant::now() >= deadline);
+    fn give_up(&self, is_over: bool, is_lost: bool) -> Result<(), Error> {
+        if is_over {
+            return Err(Error::new(Kind::ResponseTimeout, "the response did not begin in time"));
+        }
         // Who waits for an endpoint that is gone loses nothing by waiting for room in the budget.
-        if !is_over && self.can_leave(!is_lost) {
+        if self.can_leave(!is_lost) {
             let (reason, detail) = match is_lost {
                 true => (RetryReason::EndpointDown, "the endpoint went down before it answered"),
                 false => (RetryReason::Timeout, "the response did not begin in time"),
@@ -217,10 +253,9 @@ impl Forward<'_> {
             self.tries.given_up.set(Some(reason));
             return Err(Error::new(Kind::ResponseTimeout, detail));
         }
-        if is_over {
-            return Err(Error::new(Kind::ResponseTimeout, "the response did not begin in time"));
-        }
-        self.tries.is_last.set(true);
+        // An endpoint may come back, and so may room in the budget.
+        self.tries.is_last.set(!self.may_repeat(true));
+        self.tries.stays_until.set(Some(Instant::now() + LOOK_AGAIN));
         Ok(())
     }
 
@@ -289,12 +324,21 @@ impl Forward<'_> {
         let cookie = self.affinity.cookie(self, picked.index);
         let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
-        let keep = response.is_persistent.then(|| {
+        let keep = self.keep(response);
+        let hold = match self.upstream.config.retry.hold {
+            hold if hold > 0 && self.may_repeat(true) && !is_event_stream(response) => hold,
+            _ => 0,
+        };
+        Plan { from: response.framing, to, persistence, keep, hold }
+    }
+
+    /// For how long the connection that `response` came on may be kept, if at all.
+    fn keep(&self, response: &Response<'_>) -> Option<Duration> {
+        response.is_persistent.then(|| {
             let idle = self.upstream.config.timeouts.idle;
             let told = response.keep_alive_timeout();
             told.map_or(idle, |told| told.mul_f64(KEEP_ALIVE_MARGIN).min(idle))
-        });
-        Plan { from: response.framing, to, persistence, keep }
+        })
     }
 
     /// Passes on the body, and the head that waits before it.
@@ -308,9 +352,10 @@ impl Forward<'_> {
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
         let mut source = Source::new(from_endpoint, buffer, plan.from);
         let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
-        let hold = self.upstream.config.retry.hold;
-        if hold > 0 && self.may_repeat(true) {
-            sink.hold = hold;
+        sink.hold = plan.hold;
+        if plan.hold == 0 {
+            // From here on it is no retry any more, however long it takes.
+            self.tries.settle();
         }
         // A body with a length, or a chunk that has begun, is owed; an event stream may be quiet.
         let mut waits = Waits {
@@ -339,6 +384,18 @@ impl Forward<'_> {
         Ok(Received::Whole { persistence: plan.persistence, keep })
     }
 }
+
+/// Whether it goes on for as long as there are events (WHATWG HTML 9.2), and is read as they come.
+fn is_event_stream(response: &Response<'_>) -> bool {
+    let mut fields = response.head.lines();
+    fields.any(|(_, name, value)| {
+        let kind = value.get(..EVENT_STREAM.len());
+        name.eq_ignore_ascii_case(b"content-type")
+            && kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
+    })
+}
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");
 

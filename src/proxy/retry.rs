@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::progress::Forward;
 use crate::error::{Error, Kind};
+use crate::http::body::Framing;
 use crate::stats::{RetryReason, RetryReasons};
 use crate::upstream::backoff::backoff;
 use crate::upstream::budget::Retrying;
@@ -48,6 +49,19 @@ pub(super) struct Tries {
     pub given_up: Cell<Option<RetryReason>>,
     /// Whether the try that is under way is the last, so that it is waited for.
     pub is_last: Cell<bool>,
+    /// Until when the try that is under way is waited for, since it could not be given up.
+    pub stays_until: Cell<Option<Instant>>,
+    /// For how long the connection of a try that was given up may be kept.
+    pub keep: Cell<Option<Duration>>,
+}
+
+impl Tries {
+    /// There will be no further try: gives the place in the budget back.
+    pub(super) fn settle(&self) {
+        if self.retrying.borrow().is_some() {
+            self.retrying.replace(None);
+        }
+    }
 }
 
 /// The start of a request's body, kept to be sent again.
@@ -113,10 +127,25 @@ impl Forward<'_> {
     /// whether anything of it was sent in vain.
     pub(super) fn may_repeat(&self, was_sent: bool) -> bool {
         (self.is_repeatable || !was_sent)
-            && !self.progress.begun.get()
+            && self.is_replayable()
             && self.progress.attempts.get() < self.upstream.config.retry.attempts
-            && self.tries.replay.borrow().is_whole
             && self.deadline().is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Whether all of the request is still there, and nothing of an answer has been passed on.
+    pub(super) fn is_replayable(&self) -> bool {
+        !self.progress.begun.get() && self.tries.replay.borrow().is_whole
+    }
+
+    /// Whether the request may be sent more than once at all.
+    pub(super) fn may_repeat_ever(&self) -> bool {
+        self.is_repeatable && self.upstream.config.retry.attempts > 1
+    }
+
+    /// Whether the next try may be the one that finds out whether an endpoint is well again: it could
+    /// be followed by another one, and takes no longer than the endpoint.
+    pub(super) fn may_find_out(&self) -> bool {
+        self.may_repeat_next() && self.request.framing == Framing::Empty
     }
 
     /// Whether the next try could be followed by another one.
@@ -134,7 +163,7 @@ impl Forward<'_> {
         let current = self.progress.endpoint.get();
         let is_tried = |index| tried.contains(&index) || current == Some(index);
         self.may_repeat(true)
-            && self.upstream.has_another(is_tried, self.may_repeat_next(), now)
+            && self.upstream.has_another(is_tried, self.may_find_out(), now)
             && (!budget || self.take_budget())
     }
 
@@ -196,7 +225,7 @@ impl Forward<'_> {
                 self.tries.tried.borrow_mut().push(index);
                 let now = Instant::now();
                 let is_tried = |index| self.tries.tried.borrow().contains(&index);
-                let has_other = self.upstream.has_another(is_tried, self.may_repeat_next(), now);
+                let has_other = self.upstream.has_another(is_tried, self.may_find_out(), now);
                 if !has_other && !self.ask_all_anew().await {
                     return Err(failed.error);
                 }

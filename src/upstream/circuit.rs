@@ -32,6 +32,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// before any will do to find out the rest.
 const REPEATABLE_FIRST: Duration = Duration::from_secs(1);
 
+/// How long the request that finds out whether an endpoint is well again has the place for itself:
+/// one that takes longer may be slow for its own reasons.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What is known of one endpoint's failures.
 #[derive(Debug, Default)]
 pub struct Circuit {
@@ -62,8 +66,10 @@ pub enum Phase {
         /// How long it was for.
         lasts: Duration,
     },
-    /// One is there, to see whether it is answered.
+    /// One is there, to see whether it is answered; if that takes long, another may be sent too.
     Probation {
+        /// When it was let in.
+        since: Instant,
         /// For how long it was left alone before.
         lasts: Duration,
     },
@@ -125,23 +131,26 @@ impl Circuit {
         match self.phase {
             Phase::Open { until, .. } if is_repeatable => now >= until,
             Phase::Open { until, lasts } => now >= until + lasts,
+            Phase::Probation { since, .. } => now >= since + PROBE_PATIENCE,
             _ => false,
         }
     }
 
     /// Takes the one place for such a request; false where another was faster.
     pub fn probe(&mut self, now: Instant, is_repeatable: bool) -> bool {
-        let Phase::Open { lasts, .. } = self.phase else { return false };
+        let (Phase::Open { lasts, .. } | Phase::Probation { lasts, .. }) = self.phase else {
+            return false;
+        };
         let may = self.may_probe(now, is_repeatable);
         if may {
-            self.phase = Phase::Probation { lasts };
+            self.phase = Phase::Probation { since: now, lasts };
         }
         may
     }
 
     /// That request has ended without telling anything; another may be the one.
     pub fn probe_ended(&mut self, now: Instant) {
-        if let Phase::Probation { lasts } = self.phase {
+        if let Phase::Probation { lasts, .. } = self.phase {
             self.phase = Phase::Open { until: now, lasts };
         }
     }
@@ -195,7 +204,8 @@ mod tests {
         assert!(!circuit.may_probe(start + 10 * SECOND, false), "not with what cannot be repeated");
         assert!(circuit.may_probe(start + 20 * SECOND, false), "unless there is nothing else");
         assert!(circuit.probe(start + 10 * SECOND, true));
-        assert!(!circuit.may_probe(start + 30 * SECOND, false));
+        assert!(!circuit.may_probe(start + 14 * SECOND, true));
+        assert!(circuit.may_probe(start + 15 * SECOND, true), "that one takes too long to tell");
         circuit.probe_ended(start + 30 * SECOND);
         assert!(!circuit.probe(start + 39 * SECOND, false));
         assert!(circuit.probe(start + 40 * SECOND, false));

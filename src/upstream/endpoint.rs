@@ -247,6 +247,7 @@ impl Endpoint {
     }
 
     /// Whether new requests may go there as far as the configuration and the names go.
+    #[inline]
     pub fn is_usable(&self) -> bool {
         self.weight > 0 && !self.drain && !self.addresses.is_empty()
     }

@@ -195,6 +195,7 @@ impl Upstream {
         if may { self.start(index, How::Session, wanted) } else { None }
     }
 
+    #[inline]
     fn is_ready(
         &self,
         index: usize,
@@ -202,7 +203,11 @@ impl Upstream {
         wanted: &Wanted<'_>,
         found: &Found,
     ) -> bool {
-        if !endpoint.is_usable() || (!wanted.tried.is_empty() && wanted.tried.contains(&index)) {
+        // Nearly always nothing is the matter with it.
+        if endpoint.state.is_at_ease() && endpoint.is_usable() && wanted.tried.is_empty() {
+            return self.has_room(endpoint, found);
+        }
+        if !endpoint.is_usable() || wanted.tried.contains(&index) {
             return false;
         }
         let slow_start = self.config.slow_start;
@@ -219,6 +224,7 @@ impl Upstream {
         self.has_room(endpoint, found)
     }
 
+    #[inline]
     fn has_room(&self, endpoint: &Endpoint, found: &Found) -> bool {
         let has_room = !self.is_limited || endpoint.state.in_flight() < endpoint.limit();
         if !has_room {

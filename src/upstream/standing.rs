@@ -107,6 +107,8 @@ impl Standing {
     fn show(&self, account: &Account) {
         let probe_at = match account.circuit.phase() {
             Phase::Open { until, .. } => self.millis(until),
+            // It has a time as well, which the circuit knows.
+            Phase::Probation { .. } => 0,
             _ => u64::MAX,
         };
         self.probe_at.store(probe_at, Relaxed);
@@ -172,6 +174,12 @@ impl State {
             return Admission::Yes;
         }
         if fastrand::f64() < share { Admission::Yes } else { Admission::Later }
+    }
+
+    /// Whether nothing at all is the matter with it, so that any request may go there.
+    #[inline]
+    pub fn is_at_ease(&self) -> bool {
+        self.standing.bits.load(Relaxed) == 0
     }
 
     /// Whether a request may go there where no endpoint is well.

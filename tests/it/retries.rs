@@ -209,7 +209,8 @@ fn a_stale_connection_is_replaced_before_others_are_asked() {
         conn.request();
     });
     let other = Backend::named("other");
-    let tinylb = Tinylb::run(&ranked(&[backend.url(), other.url()], "", "retry = false"));
+    let tinylb =
+        Tinylb::run(&ranked(&[backend.url(), other.url()], "", "retry = { attempts = 2 }"));
     let mut client = tinylb.connect();
     assert_eq!(client.get("/").text(), "first");
     assert_eq!(client.get("/stale").text(), "fresh");
@@ -217,4 +218,19 @@ fn a_stale_connection_is_replaced_before_others_are_asked() {
     assert_eq!(tinylb.metric("tinylb_retries_total", &["reason=\"stale_connection\""]), 1.0);
     assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[]), 0.0);
     assert_eq!(other.connections(), 0);
+}
+
+/// Also one that turns out closed is sent no more often than `attempts` says.
+#[test]
+fn a_stale_connection_is_not_replaced_where_nothing_may_be_sent_again() {
+    let backend = Backend::new(|mut conn| {
+        conn.request();
+        conn.send(ok("first"));
+        conn.request();
+    });
+    let tinylb = Tinylb::run(&ranked(&[backend.url()], "", "retry = false"));
+    let mut client = tinylb.connect();
+    assert_eq!(client.get("/").text(), "first");
+    client.get("/stale").assert_fault(502, "connection_terminated");
+    tinylb.assert_tries("/stale", 1, None);
 }

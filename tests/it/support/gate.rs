@@ -18,6 +18,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    pub fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
+    }
+
     /// Waits until it is open. A test fails where it stays shut.
     #[track_caller]
     pub fn pass(&self) {
