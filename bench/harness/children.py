@@ -129,6 +129,23 @@ class Cpu:
         return self.user / ticks if ticks else 0.0
 
 
+def processor_seconds(children):
+    """What process trees have used so far, threads that have ended included; to the tick."""
+    total = 0
+    for child in children:
+        for pid in child.pids():
+            fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12]) if fields else 0
+    return total / TICKS
+
+
+def machine_seconds():
+    """What all processors have done so far, whatever for: busy, and in all."""
+    ticks = [int(field) for field in _read("/proc/stat").split("\n")[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return (sum(ticks) - idle) / TICKS, sum(ticks) / TICKS
+
+
 def memory(child):
     """Bytes of memory of a process tree, what it shares counted once (PSS)."""
     total = 0

@@ -9,7 +9,7 @@ import time
 
 from .children import Child, Cpu, stop_all, wait_until
 from .proxies import Failed
-from .resilience import Proxy
+from .resilience import VARIANTS, Proxy
 from .storm import LINK
 
 # Each client asks a share of the requests. With that many connections each, all can be stalled on half of
@@ -39,13 +39,8 @@ class Backends:
             self.children[number] = Child(name, command, self.cores, output, listens=True)
 
     def listens(self, number):
-        host, port = self.net.backends[number].rsplit(":", 1)
         with self.net.inside("proxy"):
-            try:
-                socket.create_connection((host, int(port)), timeout=1).close()
-                return True
-            except OSError:
-                return False
+            return listens(self.net.backends[number])
 
     def posts(self, number):
         return os.path.join(self.directory, f"posts-b{number + 1}")
@@ -83,13 +78,24 @@ class Backends:
             child.tell("well")
 
 
+def listens(address):
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
 def run(name, programs, template, net, events, options, directory):
     """What came of it: the clients' reports and what else is known. `Failed` if it could not be run."""
     backends = clients = None
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     try:
         backends = Backends(programs["chaos-backend"], net, directory, cores)
-        proxy = Proxy(name, programs[name], template, net, directory, cores)
+        variant = VARIANTS[name]
+        proxy = Proxy(name, variant.program, programs[name], template, {"HOLD": variant.hold}, net,
+                      directory, cores)
         clients = start_clients(programs["chaos-client"], net, options, directory, cores)
         began, began_at = time.monotonic(), time.time()
         late, died = pass_time(events, backends, proxy, began, options.seconds)

@@ -1,5 +1,6 @@
 """From runs to tables: medians over the rounds, and every error."""
 
+import collections
 from statistics import median
 
 # Above these a run is told of below its table.
@@ -100,6 +101,20 @@ def table(title, head, rows):
     rule = "| " + "-" * widths[0] + " | "
     rule += " | ".join("-" * (width - 1) + ":" for width in widths[1:]) + " |"
     return "\n".join([f"### {title}", "", line(head), rule, *map(line, rows)]) + "\n"
+
+
+def percentiles(histograms, shares, beyond=0):
+    """For each of the `shares`, the time that so many took at most, from lists of (time, count). `beyond`
+    counts those that took longer than all of these; a share that reaches them has no time."""
+    times = collections.Counter()
+    for histogram in histograms:
+        for time, count in histogram:
+            times[time] += count
+    total, seen, reached = sum(times.values()) + beyond, 0, []
+    for time in sorted(times):
+        seen += times[time]
+        reached.append((seen, time))
+    return [next((time for seen, time in reached if seen >= share * total), None) for share in shares]
 
 
 def _number(value):

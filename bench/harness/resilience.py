@@ -1,4 +1,5 @@
-"""How each proxy is started in front of backends that fall ill, and how often it says it tried again."""
+"""How each proxy is started in front of backends that fall ill or are asked too much, and how often it says
+it tried again."""
 
 import collections
 import http.client
@@ -36,13 +37,12 @@ VARIANTS = {
 class Proxy:
     """A proxy that runs."""
 
-    def __init__(self, name, program, template, net, directory, cores):
-        self.name, self.net, self.directory = name, net, directory
-        variant = VARIANTS[name]
-        words = {"LISTEN": net.proxy, "ADMIN": net.admin, "DIR": directory, "HOLD": variant.hold}
+    def __init__(self, name, kind, program, template, words, net, directory, cores):
+        """`kind` is tinylb, haproxy or nginx; `words` are what else the template wants filled in."""
+        self.name, self.kind, self.net, self.directory = name, kind, net, directory
+        words = words | {"LISTEN": net.proxy, "ADMIN": net.admin, "DIR": directory}
         words |= {f"B{n + 1}": address for n, address in enumerate(net.backends)}
         config = fill(template, directory, words)
-        self.kind = variant.program
         if self.kind == "nginx":
             error_log = os.path.join(directory, "nginx-error.log")
             command = [program, "-p", directory, "-e", error_log, "-c", config]

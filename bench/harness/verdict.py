@@ -2,7 +2,7 @@
 
 import collections
 
-from .report import table
+from .report import percentiles, table
 from .resilience import VARIANTS
 
 # The load is even when no backend's share is further from its due than this. With the 900 answers of a
@@ -44,7 +44,10 @@ def judge(name, outcome, events, options, backends):
         "waited": outcome["waited"],
         "mixed": mixed,
         "failed": failed,
-    } | _percentiles(reports)
+    }
+    # Of GETs and PUTs.
+    steps = [report["idempotent"]["steps"] for report in reports]
+    result |= dict(zip(("p50", "p99", "p999"), percentiles(steps, (0.5, 0.99, 0.999))))
 
     faults = list(outcome["faults"])
     if mixed:
@@ -73,21 +76,6 @@ def _shifted(at, report, outcome):
 
 def _reasons(failures):
     return dict(collections.Counter(failure["kind"] for failure in failures).most_common())
-
-
-def _percentiles(reports):
-    """Of GETs and PUTs."""
-    times = collections.Counter()
-    for report in reports:
-        for end, count in report["idempotent"]["steps"]:
-            times[end] += count
-    total, found, seen = sum(times.values()), {}, 0
-    wanted = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]
-    for end in sorted(times):
-        seen += times[end]
-        while wanted and seen >= wanted[0][1] * total:
-            found[wanted.pop(0)[0]] = end
-    return found
 
 
 def even_after(outcome, events, options, backends):

@@ -1,5 +1,6 @@
-//! What the programs here share. For the chaos run: [`chaos`], what is asked and answered, and
-//! [`message`], how it is read. For `relay` and `backend`: a listening socket, an epoll that is
+//! What the programs here share. For the chaos run: [`chaos`], what is asked and answered. For the
+//! runs under load: [`work`], how long a request takes. For both: [`message`], how they are read, and
+//! [`histogram`], how long it took. For `relay` and `backend`: a listening socket, an epoll that is
 //! edge-triggered throughout, and a table of connections.
 //!
 //! Edge-triggered is the cheapest way on Linux: a descriptor is registered once, for both directions,
@@ -16,7 +17,9 @@ use rustix::io::{self, Errno};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 pub mod chaos;
+pub mod histogram;
 pub mod message;
+pub mod work;
 
 /// Every socket here never blocks and never leaks into a child.
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);

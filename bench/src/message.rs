@@ -1,9 +1,12 @@
-//! HTTP/1.1 messages on blocking sockets, as far as the chaos run needs them: both of its sides read
+//! HTTP/1.1 messages on blocking sockets, as far as the runs here need them: both of their sides read
 //! heads and bodies, and neither forgives what it cannot understand.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 /// No head is larger.
 const MAX_HEAD: usize = 64 * 1024;
@@ -62,6 +65,15 @@ impl Wire {
     /// Bytes that have been read, though no message asked for them.
     pub fn left_over(&self) -> &[u8] {
         &self.input
+    }
+
+    /// Whether it is still there to be used again, with nothing to say that nobody asked for.
+    pub fn is_open(&self) -> Result<bool, Broken> {
+        match rustix::net::recv(&self.stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(true),
+            Ok((n, _)) if n > 0 => Err(Broken::Malformed("bytes that nobody asked for")),
+            _ => Ok(false),
+        }
     }
 
     /// Sends all of it.

@@ -40,6 +40,7 @@ impl<'a> Forward<'a> {
         if self.request.upgrade.is_some() || self.request.expects_continue() {
             return None;
         }
+        self.upstream.shared.hedging.earn();
         let after = match hedge {
             Hedge::After(after) => Some(after),
             Hedge::P95 => self.upstream.shared.p95(),
@@ -153,6 +154,7 @@ impl<'a> Forward<'a> {
             std::mem::swap(line, &mut other_line);
             self.progress.endpoint.set(Some(picked.index));
             self.upstream_stats(|stats| stats.hedges_won.add(1));
+            self.upstream.shared.hedging.won();
         }
         match answer {
             Ok(()) => {
@@ -189,7 +191,8 @@ impl<'a> Forward<'a> {
         first_line: &mut Line,
         delay: Duration,
     ) -> Result<Option<(Picked<'a>, Line)>, Error> {
-        if !self.can_leave(true) {
+        let hedging = &self.upstream.shared.hedging;
+        if !hedging.may_ask() || !self.can_leave(true) {
             return Ok(None);
         }
         self.tries.tried.borrow_mut().push(first.index);
@@ -213,6 +216,7 @@ impl<'a> Forward<'a> {
                 Ok(line) => {
                     self.progress.attempts.set(self.progress.attempts.get() + 1);
                     self.count_retry(RetryReason::Hedge);
+                    hedging.asked();
                     tracing::debug!(endpoint = %picked.endpoint.state.label, ?delay, "asked as well");
                     Ok(Some((picked, line)))
                 }

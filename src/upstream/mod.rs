@@ -8,6 +8,7 @@ pub mod condition;
 pub mod description;
 pub mod endpoint;
 pub mod gradient;
+pub mod hedging;
 pub mod latency;
 pub mod pool;
 pub mod quantile;
@@ -29,6 +30,7 @@ use crate::stats::UpstreamStats;
 use balance::Balancer;
 use budget::Budget;
 use endpoint::{Endpoint, Shares};
+use hedging::Hedging;
 use quantile::Latencies;
 use queue::Queue;
 use sticky::Sticky;
@@ -66,6 +68,8 @@ pub struct Shared {
     pub queue: Queue,
     /// The requests that are being sent again.
     pub budget: Budget,
+    /// The requests that were sent to a second endpoint in vain.
+    pub hedging: Hedging,
     /// Connections to all its endpoints, idle ones included.
     pub connections: Shares,
     /// Tells that one of them was closed.
@@ -88,6 +92,7 @@ impl Shared {
             latencies: std::iter::repeat_with(Latencies::default).take(workers).collect(),
             queue: Queue::default(),
             budget: Budget::default(),
+            hedging: Hedging::default(),
             connections: Shares::default(),
             place_freed: Notify::new(),
             is_place_wanted: AtomicBool::new(false),

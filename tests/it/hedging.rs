@@ -102,6 +102,25 @@ fn who_answers_first_is_listened_to_and_the_other_let_go() {
 }
 
 #[test]
+fn where_seconds_are_asked_in_vain_few_are() {
+    let first = Backend::new(|mut conn| {
+        while conn.request().is_some() {
+            thread::sleep(Duration::from_millis(30));
+            conn.send(ok("first"));
+        }
+    });
+    let second = Backend::silent();
+    let urls = [first.url(), second.url()];
+    let tinylb = Tinylb::run(&ranked(&urls, "hedge = \"1ms\"", ""));
+    let mut client = tinylb.connect();
+    for _ in 0..60 {
+        assert_eq!(client.get("/vain").text(), "first");
+    }
+    let hedges = tinylb.metric("tinylb_retries_total", &["reason=\"hedge\""]);
+    assert_eq!((hedges, won(&tinylb)), (20.0, 0.0), "then one in a hundred requests");
+}
+
+#[test]
 fn nobody_else_is_asked_where_the_first_is_quick() {
     let (first, second) = (Backend::named("first"), Backend::named("second"));
     let urls = [first.url(), second.url()];

@@ -13,15 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use bench::chaos::{self, Id, Method};
+use bench::histogram::Histogram;
 use bench::message::{Broken, Framing, Wire, chunked};
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 /// Answers are counted in slots of this length.
 const SLOT: Duration = Duration::from_millis(250);
-
-/// Each octave of the histogram has that many steps, so they are 2 % wide.
-const STEPS: f64 = 32.0;
 
 /// What is asked of the program.
 struct Plan {
@@ -103,8 +99,7 @@ impl Report {
 /// How long requests took.
 #[derive(Default)]
 struct Times {
-    /// Their number by the step of the histogram.
-    steps: BTreeMap<i64, u64>,
+    steps: Histogram,
     worst: Duration,
     /// When that one was due.
     worst_at: Duration,
@@ -112,15 +107,14 @@ struct Times {
 
 impl Times {
     fn add(&mut self, other: Self) {
-        merge(&mut self.steps, other.steps);
+        self.steps.merge(other.steps);
         if other.worst > self.worst {
             (self.worst, self.worst_at) = (other.worst, other.worst_at);
         }
     }
 
     fn took(&mut self, due: Duration, took: Duration) {
-        let step = (took.as_secs_f64() * 1e6).max(1.0).log2() * STEPS;
-        *self.steps.entry(step as i64).or_default() += 1;
+        self.steps.add(took);
         if took > self.worst {
             (self.worst, self.worst_at) = (took, due);
         }
@@ -128,13 +122,8 @@ impl Times {
 
     fn json(&self) -> String {
         let (worst, at) = (self.worst.as_secs_f64(), self.worst_at.as_secs_f64());
-        // Each step by its upper end, in seconds.
-        let steps = self.steps.iter().map(|(step, count)| {
-            let end = ((step + 1) as f64 / STEPS).exp2() / 1e6;
-            format!("[{end:.6}, {count}]")
-        });
-        let steps = steps.collect::<Vec<_>>().join(", ");
-        format!("{{\"worst\": {worst:.6}, \"worst_at\": {at:.3}, \"steps\": [{steps}]}}")
+        let steps = self.steps.json();
+        format!("{{\"worst\": {worst:.6}, \"worst_at\": {at:.3}, \"steps\": {steps}}}")
     }
 }
 
@@ -185,7 +174,8 @@ fn work(plan: &Plan, next: &AtomicU64) -> Report {
 fn ask(plan: &Plan, id: Id, kept: &mut Option<Wire>, opened: &mut u64) -> Result<String, Failure> {
     let deadline = Instant::now() + plan.timeout;
     let mut wire = match kept.take() {
-        Some(wire) if still_open(&wire)? => wire,
+        // One that has something to say though nobody asked is a fault.
+        Some(wire) if wire.is_open().map_err(|_| unasked())? => wire,
         _ => {
             *opened += 1;
             let connected =
@@ -225,13 +215,8 @@ fn ask(plan: &Plan, id: Id, kept: &mut Option<Wire>, opened: &mut u64) -> Result
     Ok(answer.backend.unwrap_or_default())
 }
 
-/// Whether a kept connection can be used; one that has something to say though nobody asked is a fault.
-fn still_open(wire: &Wire) -> Result<bool, Failure> {
-    match rustix::net::recv(wire.stream(), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Err(Errno::AGAIN) => Ok(true),
-        Ok((n, _)) if n > 0 => Err(Failure::mixed_up("bytes that nobody asked for")),
-        _ => Ok(false),
-    }
+fn unasked() -> Failure {
+    Failure::mixed_up("bytes that nobody asked for")
 }
 
 fn request(plan: &Plan, id: Id, body: &[u8]) -> Vec<u8> {

@@ -153,8 +153,8 @@ impl Gradient {
     }
 
     /// Learns from what was seen since the last update, and gives the limit from now on. To be
-    /// called some times a second.
-    pub fn update(&mut self, now: Instant, window: Window) -> u32 {
+    /// called some times a second. `may_probe` says whether a probe may begin.
+    pub fn update(&mut self, now: Instant, window: Window, may_probe: bool) -> u32 {
         let began = std::mem::replace(&mut self.updated, now);
         // A step needs windows that are mostly of its limit, a probe those that are of nothing else.
         let settled = if self.probe.is_some() { began } else { now } >= self.settled;
@@ -162,13 +162,16 @@ impl Gradient {
             self.sample.add(window);
         }
         let enough = match &self.probe {
-            Some(probe) if now < probe.until => ENOUGH_FOR_BASELINE,
+            // Half as many with each halving after the first: they take as long to come.
+            Some(probe) if now < probe.until => {
+                (ENOUGH_FOR_BASELINE >> (probe.halvings - 1).max(0)).max(ENOUGH)
+            }
             _ => ENOUGH,
         };
         if self.sample.count >= enough {
             let sample = std::mem::take(&mut self.sample);
             match self.probe.take() {
-                None => self.step(now, &sample),
+                None => self.step(now, &sample, may_probe),
                 Some(probe) => match probe.before {
                     None => self.probe(now, 1, &sample),
                     Some(before) => self.conclude(now, before, probe.halvings, &sample),
@@ -196,7 +199,12 @@ impl Gradient {
         self.baseline.map(Duration::from_secs_f64)
     }
 
-    fn step(&mut self, now: Instant, sample: &Sample) {
+    /// Whether it has less than its limit for a while, to see what that changes.
+    pub const fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    fn step(&mut self, now: Instant, sample: &Sample, may_probe: bool) {
         let mean = sample.mean();
         let baseline = self.baseline.get_or_insert(mean);
         let is_used = f64::from(sample.in_flight) * 2.0 > self.limit;
@@ -220,7 +228,7 @@ impl Gradient {
         let is_in_doubt = gradient < 1.0
             && self.limit <= (limit_then / 2.0).max(LEAST)
             && now.saturating_duration_since(probed) >= PROBE_SOON;
-        if is_met && (now >= self.probe_at || is_in_doubt) {
+        if may_probe && is_met && (now >= self.probe_at || is_in_doubt) {
             self.probe(now, 0, sample);
         } else {
             self.settle(now, mean);
@@ -275,7 +283,7 @@ mod tests {
         for millis in millis {
             *now += Duration::from_secs(1);
             let mean = Duration::from_millis(*millis);
-            gradient.update(*now, Window { count: 200, mean, in_flight });
+            gradient.update(*now, Window { count: 200, mean, in_flight }, true);
         }
         gradient.limit()
     }
@@ -314,9 +322,9 @@ mod tests {
         let mut gradient = Gradient::new(1000, now);
         for n in 1..=10 {
             now += Duration::from_secs(1);
-            gradient.update(now, Window::default());
+            gradient.update(now, Window::default(), true);
             let window = Window { count: 1, mean: Duration::from_millis(n), in_flight: 1 };
-            gradient.update(now, window);
+            gradient.update(now, window, true);
             let known = gradient.baseline().map(|b| b.as_micros());
             assert_eq!(known, (n == 10).then_some(5500));
         }

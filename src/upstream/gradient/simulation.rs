@@ -120,7 +120,7 @@ impl Simulation {
                 tick += TICK;
                 window.mean = Duration::from_secs_f64(sum / window.count.max(1) as f64);
                 let now = self.start + Duration::from_micros(self.now);
-                let limit = self.gradient.update(now, window);
+                let limit = self.gradient.update(now, window, true);
                 seen.count += window.count;
                 seen.latency += sum;
                 seen.limit += f64::from(limit);
