@@ -22,6 +22,14 @@ bench *options:
 chaos *options:
     bench/chaos {{ options }}
 
+# More than backends can do, as bench/README.md tells: `just overload --short`.
+overload *options:
+    bench/overload {{ options }}
+
+# The slowest requests with each policy, as bench/README.md tells.
+tail *options:
+    bench/tail {{ options }}
+
 # Licences, bans, sources and advisories of dependencies; needs cargo-deny.
 deny:
     cargo deny check

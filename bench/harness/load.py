@@ -47,7 +47,7 @@ class Stage:
     def __init__(self, name, kind, programs, template, words, backends, directory):
         os.mkdir(directory, 0o755)
         self.programs, self.directory, self.asked = programs, directory, 0
-        self.net = Loopback(len(backends))
+        self.net, self.work = Loopback(len(backends)), backends[0].work
         self.children, self.cores = [], ",".join(map(str, CORES))
         for number, backend in enumerate(backends):
             command = [programs["load-backend"], self.net.backends[number], f"b{number + 1}",
@@ -66,7 +66,7 @@ class Stage:
         # Enough that all can be stalled until the deadline and those that are due are still sent.
         connections = int(load.rate * load.deadline * 1.2) + 64
         command = [self.programs["load-client"], self.net.proxy, load.seed, load.rate, load.warm,
-                   load.seconds, connections, load.deadline]
+                   load.seconds, connections, load.deadline, self.work]
         output = os.path.join(self.directory, f"client-{self.asked}.json")
         client = Child("client", [str(word) for word in command], self.cores, output)
         try:
@@ -156,7 +156,9 @@ def disturbances(runs):
 
 
 def milliseconds(seconds):
-    return "–" if seconds is None else f"{seconds * 1000:,.0f} ms"
+    if seconds is None:
+        return "–"
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:,.0f} ms"
 
 
 def say(line):

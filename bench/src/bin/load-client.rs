@@ -1,10 +1,11 @@
 //! A client that asks whether or not it is answered:
-//! `load-client ADDRESS SEED RATE WARM SECONDS CONNECTIONS DEADLINE`.
+//! `load-client ADDRESS SEED RATE WARM SECONDS CONNECTIONS DEADLINE WORK`.
 //!
 //! Requests are due at random moments, RATE of them a second (a Poisson process), drawn from SEED:
 //! the same for whatever is measured. Each is sent when it is due by a connection that has nothing
 //! else to do, and its time counts from then. An answer that is not there DEADLINE seconds after
-//! that is useless: the client closes the connection and counts the request as late.
+//! that is useless: the client closes the connection and counts the request as late. What a good one
+//! took beyond its WORK ([`bench::work`]) is what it waited.
 //!
 //! What is due in the SECONDS after the first WARM ones is counted. It is asked before and after as
 //! well, after for as long as the deadline, so that what is counted never finds it quieter than it
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use bench::chaos::{self, Id};
 use bench::histogram::Histogram;
 use bench::message::{Broken, Framing, Wire};
+use bench::work::Work;
 
 /// A thread does little more than to send a head and to read one, and there are many.
 const STACK: usize = 128 * 1024;
@@ -34,6 +36,7 @@ struct Plan {
     /// Those between these are counted.
     counted: Range<Duration>,
     deadline: Duration,
+    work: Work,
     start: Instant,
 }
 
@@ -59,6 +62,8 @@ struct Report {
     failed: BTreeMap<String, u64>,
     /// Of the good ones.
     times: Histogram,
+    /// Of the good ones, without the work.
+    waits: Histogram,
     /// Of those that were refused.
     refusals: Histogram,
     /// How long after they were due requests were sent.
@@ -66,12 +71,13 @@ struct Report {
 }
 
 impl Report {
-    fn count(&mut self, outcome: Outcome, took: Duration) {
+    fn count(&mut self, outcome: Outcome, took: Duration, work: Duration) {
         self.offered += 1;
         match outcome {
             Outcome::Good(backend) => {
                 *self.backends.entry(backend).or_default() += 1;
                 self.times.add(took);
+                self.waits.add(took.saturating_sub(work));
             }
             Outcome::Refused(status) => {
                 *self.refused.entry(status.to_string()).or_default() += 1;
@@ -95,6 +101,7 @@ impl Report {
             }
         }
         self.times.merge(other.times);
+        self.waits.merge(other.waits);
         self.refusals.merge(other.refusals);
         self.delays.merge(other.delays);
     }
@@ -106,13 +113,14 @@ impl Report {
         };
         format!(
             "{{\"offered\": {}, \"late\": {},\n\"backends\": {},\n\"refused\": {},\n\
-             \"failed\": {},\n\"times\": {},\n\"refusals\": {},\n\"delays\": {}}}\n",
+             \"failed\": {},\n\"times\": {},\n\"waits\": {},\n\"refusals\": {},\n\"delays\": {}}}\n",
             self.offered,
             self.late,
             counts(&self.backends),
             counts(&self.refused),
             counts(&self.failed),
             self.times.json(),
+            self.waits.json(),
             self.refusals.json(),
             self.delays.json(),
         )
@@ -120,7 +128,7 @@ impl Report {
 }
 
 /// Takes one request after the other until all are taken.
-fn work(plan: &Plan, next: &AtomicUsize) -> Report {
+fn ask_all(plan: &Plan, next: &AtomicUsize) -> Report {
     let mut report = Report::default();
     let mut kept: Option<Wire> = None;
     loop {
@@ -139,7 +147,7 @@ fn work(plan: &Plan, next: &AtomicUsize) -> Report {
         };
         if plan.counted.contains(due) {
             report.delays.add(sent - moment);
-            report.count(outcome, moment.elapsed());
+            report.count(outcome, moment.elapsed(), plan.work.of(id));
         }
     }
 }
@@ -184,8 +192,9 @@ fn moments(seed: u64, rate: f64, end: Duration) -> Vec<Duration> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, seed, rate, warm, seconds, connections, deadline] = arguments.as_slice() else {
-        let usage = "usage: load-client ADDRESS SEED RATE WARM SECONDS CONNECTIONS DEADLINE";
+    let [address, seed, rate, warm, seconds, connections, deadline, work] = arguments.as_slice()
+    else {
+        let usage = "usage: load-client ADDRESS SEED RATE WARM SECONDS CONNECTIONS DEADLINE WORK";
         return Err(usage.into());
     };
     let seed = chaos::mix(seed.parse()?);
@@ -198,6 +207,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         due: moments(seed, rate.parse()?, end + deadline),
         counted: warm..end,
         deadline,
+        work: Work::parse(work).ok_or("WORK is even:MS or mixed:MS:MS:SHARE")?,
         // The threads are there by then.
         start: Instant::now() + Duration::from_millis(200),
     };
@@ -206,7 +216,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut report = Report::default();
     thread::scope(|scope| {
         let thread = || thread::Builder::new().stack_size(STACK);
-        let start = |_| thread().spawn_scoped(scope, || work(&plan, &next));
+        let start = |_| thread().spawn_scoped(scope, || ask_all(&plan, &next));
         let threads = (0..connections).map(start).collect::<Result<Vec<_>, _>>()?;
         for thread in threads {
             report.merge(thread.join().map_err(|_| "a connection's thread panicked")?);
