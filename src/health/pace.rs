@@ -90,10 +90,9 @@ impl Pace {
 
     /// Looks at the response times of `upstream`; once a second.
     pub fn look(&mut self, upstream: &Upstream, now: Instant) {
-        let counts = || Latencies::sum(upstream.shared.latencies.iter());
         let quantile = self.upstreams.entry(upstream.config.name.clone());
-        let quantile = quantile.or_insert_with(|| Quantile::new(now, counts()));
-        quantile.update(now, counts());
+        let quantile = quantile.or_insert_with(|| Quantile::new(now));
+        quantile.update(now, Latencies::sum(upstream.shared.latencies.iter()));
         upstream.shared.set_p95(quantile.p95());
         for endpoint in &upstream.endpoints {
             let past = self.past(endpoint);

@@ -157,6 +157,8 @@ impl<'a> Forward<'a> {
             self.upstream.shared.hedging.won();
         }
         match answer {
+            // The second had less time, which says nothing of it.
+            Ok(()) if is_first => {}
             Ok(()) => {
                 let now = Instant::now();
                 let took = now.saturating_duration_since(other_line.asked.unwrap_or(now));

@@ -127,7 +127,10 @@ impl State {
 
     /// Sets that limit.
     pub fn limit_adaptively(&self, limit: u32) {
-        self.adaptive_limit.store(limit, Relaxed);
+        // Mostly nothing changes, and whoever picks reads it all the time.
+        if self.adaptive_limit() != limit {
+            self.adaptive_limit.store(limit, Relaxed);
+        }
     }
 
     /// The mean time of its responses of late, from asked to the head, where there were any.

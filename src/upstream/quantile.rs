@@ -67,9 +67,9 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// What was counted after `earlier`.
+    /// What was counted after `earlier`; nothing where counting has begun anew in between.
     fn since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = u64> + 'a {
-        self.0.iter().zip(&earlier.0).map(|(now, then)| now.wrapping_sub(*then))
+        self.0.iter().zip(&earlier.0).map(|(now, then)| now.saturating_sub(*then))
     }
 }
 
@@ -84,9 +84,9 @@ pub struct Quantile {
 }
 
 impl Quantile {
-    /// Of what is counted from now on.
-    pub fn new(now: Instant, counts: Counts) -> Self {
-        Self { start: counts.clone(), next: (now, counts), p95: None }
+    /// Of whatever is counted, also before it was first looked at.
+    pub fn new(now: Instant) -> Self {
+        Self { start: Counts::default(), next: (now, Counts::default()), p95: None }
     }
 
     /// Takes the counts of all workers, each second or so.
@@ -186,7 +186,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let now = Instant::now();
-            let quantile = Quantile::new(now, Counts::default());
+            let quantile = Quantile::new(now);
             Self { workers: std::array::from_fn(|_| Latencies::default()), now, quantile }
         }
 

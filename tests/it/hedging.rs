@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Backend, Gate, Tinylb, ok, ranked};
+use crate::support::{Backend, Gate, Tinylb, eventually, ok, ranked};
 
 pub const HEDGE: &str = "hedge = \"50ms\"";
 
@@ -210,4 +210,34 @@ fn who_cannot_be_hedged_leaves_the_budget_to_others() {
     assert_eq!(tinylb.metric("tinylb_upstream_retries_running", &[]), 0.0);
     assert_eq!(tinylb.metric("tinylb_endpoint_requests_in_flight", &[]), 1.0);
     client.response().assert_fault(504, "http_response_timeout");
+}
+
+/// The usual time is what 95 of 100 answers of the upstream took; while that is not known, nobody
+/// is asked beside another.
+#[test]
+fn after_the_usual_time_a_second_endpoint_is_asked() {
+    let first = Backend::new(|mut conn| {
+        while let Some(request) = conn.request() {
+            match request.target() {
+                "/usual" => drop(conn.send(ok("first"))),
+                _ => _ = conn.drain(),
+            }
+        }
+    });
+    let second = Backend::named("second");
+    let urls = [first.url(), second.url()];
+    let tinylb = Tinylb::run(&ranked(&urls, "hedge = \"p95\"", ""));
+    let mut client = tinylb.connect();
+    for _ in 0..30 {
+        assert_eq!(client.get("/usual").text(), "first");
+    }
+    assert!(second.requests().is_empty());
+    eventually("the usual time is known", || {
+        let all: serde_json::Value =
+            serde_json::from_str(&tinylb.admin("/endpoints").text()).expect("JSON");
+        all["upstreams"][0]["p95_ms"].as_f64()
+    });
+    assert_eq!(client.get("/unusual").text(), "second");
+    tinylb.assert_tries("/unusual", 2, Some("hedge"));
+    assert_eq!(won(&tinylb), 1.0);
 }
