@@ -261,7 +261,7 @@ fn a_client_that_half_closes_after_its_request_is_answered() {
     let (go, gone) = mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
     let backend = Backend::new(move |mut conn| {
-        if conn.request().is_some() {
+        while conn.request().is_some() {
             gone.lock().unwrap().recv().unwrap();
             conn.send(ok("still answered"));
         }
