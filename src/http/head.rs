@@ -19,6 +19,9 @@ pub const MAX_HEAD: usize = 32 * 1024;
 /// The largest number of field lines in a head.
 pub const MAX_FIELDS: usize = 128;
 
+/// The first byte of a TLS connection: a handshake record (RFC 8446 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Empty lines that are let pass before a request line (RFC 9112 2.2).
 const MAX_LEADING_LINES: u8 = 4;
 
@@ -187,6 +190,7 @@ impl Scanner {
             }
             match buffer.filled() {
                 [] | [b'\r'] => return Ok(None),
+                [TLS_HANDSHAKE, ..] => return Err(Error::bad_request("TLS on a port without TLS")),
                 [first, ..] if !is_token_byte(*first) => {
                     return Err(Error::bad_request("malformed request line"));
                 }

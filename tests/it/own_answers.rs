@@ -89,3 +89,21 @@ fn a_body_that_no_endpoint_took_is_never_a_request() {
     let lines = tinylb.access.all();
     assert!(lines.iter().all(|line| !line.contains("smuggled")), "{lines:#?}");
 }
+
+/// The start of a TLS connection is told what is wrong, at its first byte and not at a timeout.
+#[test]
+fn tls_on_a_plain_port_is_told_so() {
+    let backend = Backend::named("never asked");
+    let tinylb = Tinylb::before(&backend);
+    // The record header of a ClientHello, and the start of one (RFC 8446 5.1, 4.1.2).
+    let hello: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for length in [1, 5, hello.len()] {
+        let mut client = tinylb.connect();
+        client.send(&hello[..length]);
+        let response = client.response();
+        assert_eq!(response.status, 400);
+        assert!(response.text().contains("TLS on a port without TLS"), "{}", response.text());
+        client.assert_closed();
+    }
+    assert!(backend.requests().is_empty());
+}
