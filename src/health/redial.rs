@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
-use crate::error::Error;
-use crate::net::dial::dial;
+use crate::error::{Error, Kind};
+use crate::net::dial::dial_any;
 use crate::upstream::endpoint::{Endpoint, State};
 
 /// Dials at once, over all endpoints: a network that is gone makes each of them take its whole time.
@@ -53,7 +53,7 @@ impl Redials {
         tokio::task::spawn_local(async move {
             // Never closed.
             let _permit = limit.acquire().await;
-            let result = dial_any(&endpoint, timeout).await;
+            let result = reach(&endpoint, timeout).await;
             // Whoever waited for it may have ended.
             let _ = sender.send(Dialled { state: endpoint.state, result });
         });
@@ -75,16 +75,14 @@ impl Redials {
 }
 
 /// Connects to one of the endpoint's addresses, and closes the connection.
-async fn dial_any(endpoint: &Endpoint, timeout: Duration) -> Result<(), Error> {
-    let mut failure = Error::new(crate::error::Kind::Unroutable, "the endpoint has no address");
-    for (index, address) in endpoint.dial_order() {
-        match dial(address, timeout).await {
-            Ok(_) => {
-                endpoint.answered(index);
-                return Ok(());
-            }
-            Err(error) => failure = Error::connecting(&error),
+async fn reach(endpoint: &Endpoint, timeout: Duration) -> Result<(), Error> {
+    let failures = match dial_any(endpoint.dial_order(), timeout).await {
+        Ok(dialled) => {
+            endpoint.answered(dialled.index);
+            return Ok(());
         }
-    }
-    Err(failure)
+        Err(failures) => failures,
+    };
+    let no_address = Error::new(Kind::Unroutable, "the endpoint has no address");
+    Err(failures.last().map_or(no_address, Error::connecting))
 }

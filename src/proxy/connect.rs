@@ -9,7 +9,7 @@ use super::progress::Forward;
 use super::retry::Failed;
 use crate::error::{Error, Kind};
 use crate::http::buffer::Buffer;
-use crate::net::dial::dial;
+use crate::net::dial::{Dialled, dial_any};
 use crate::upstream::Picked;
 use crate::upstream::endpoint::{Endpoint, Place};
 use crate::upstream::pool::Connected;
@@ -84,19 +84,17 @@ impl<'a> Forward<'a> {
             Err(_) => return Err(NO_PLACE),
         };
         let _permit = timeout(limit, endpoint.state.dials.acquire()).await.map_err(|_| NO_PLACE)?;
-        let mut failure = Error::new(Kind::Unavailable, "the endpoint has no address");
-        for (index, address) in endpoint.dial_order() {
-            match dial(address, limit).await {
-                Ok(stream) => {
-                    endpoint.answered(index);
-                    self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
-                    endpoint.state.reached(Instant::now());
-                    return Ok(Line::new(Connected { stream, address, place }, false));
-                }
-                Err(error) => failure = Error::connecting(&error),
+        let failures = match dial_any(endpoint.dial_order(), limit).await {
+            Ok(Dialled { index, address, stream }) => {
+                endpoint.answered(index);
+                self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
+                endpoint.state.reached(Instant::now());
+                return Ok(Line::new(Connected { stream, address, place }, false));
             }
-        }
+            Err(failures) => failures,
+        };
         self.endpoint_stats(endpoint, |stats| stats.connect_failures.add(1));
-        Err(failure)
+        let no_address = Error::new(Kind::Unavailable, "the endpoint has no address");
+        Err(failures.last().map_or(no_address, Error::connecting))
     }
 }

@@ -13,11 +13,11 @@ use std::net::SocketAddr;
 
 use humantime::format_duration;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Check, Health};
 use crate::error::{Error, Kind};
-use crate::net::dial::dial;
+use crate::net::dial::dial_any;
 pub use body::MAX_BODY;
 use http::{Fault, Http};
 
@@ -116,17 +116,17 @@ impl Probe {
         }
     }
 
-    /// Connects to the first address that can be connected to. Each has half of the time that is
-    /// left, and the last one all of it, so that one that never answers leaves some to the others.
+    /// Connects to an address that can be connected to.
     async fn connect(&self, due: Instant) -> Result<TcpStream, Failure> {
         let (mut unwell, mut not_made) = (None, None);
-        for (index, address) in self.addresses.iter().enumerate() {
-            let is_last = index + 1 == self.addresses.len();
-            let left = due.saturating_duration_since(Instant::now());
-            let error = match dial(*address, if is_last { left } else { left / 2 }).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => error,
-            };
+        let left = due.saturating_duration_since(Instant::now());
+        let addresses = self.addresses.iter().copied().enumerate();
+        let failures = match timeout_at(due, dial_any(addresses, left)).await {
+            Ok(Ok(dialled)) => return Ok(dialled.stream),
+            Ok(Err(failures)) => failures,
+            Err(_) => vec![io::ErrorKind::TimedOut.into()],
+        };
+        for error in failures {
             // The first failure counts, of the address that is in use. Without IPv6 its addresses
             // look as if this process were short of something, so those count last.
             match Error::connecting(&error) {
