@@ -136,9 +136,12 @@ mod tests {
         (socket, address)
     }
 
-    /// An address that refuses.
-    fn refusing() -> SocketAddr {
-        listening().1
+    /// One that refuses: it is bound, so that nobody else gets the port, and does not listen.
+    fn refusing() -> (Socket, SocketAddr) {
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = local_address(&socket).unwrap();
+        (socket, address)
     }
 
     async fn dialled(addresses: &[SocketAddr], timeout: Duration) -> Result<usize, Vec<io::Error>> {
@@ -170,25 +173,26 @@ mod tests {
     async fn one_that_does_not_answer_keeps_nobody_from_the_next() {
         let (_silent, silent) = silent();
         let (_well, well) = listening();
+        let (_refusing, refusing) = refusing();
         assert_eq!(dialled(&[silent, well], LONG).await.unwrap(), 1);
-        assert_eq!(dialled(&[silent, silent, refusing(), well], LONG).await.unwrap(), 3);
+        assert_eq!(dialled(&[silent, silent, refusing, well], LONG).await.unwrap(), 3);
     }
 
     #[tokio::test]
     async fn one_that_refuses_is_followed_by_the_next_at_once() {
         let (_well, well) = listening();
-        let all = [refusing(), refusing(), well];
-        assert_eq!(dialled(&all, LONG).await.unwrap(), 2);
-        assert_eq!(dialled(&[well, refusing()], LONG).await.unwrap(), 0);
+        let (_refusing, refusing) = refusing();
+        assert_eq!(dialled(&[refusing, refusing, well], LONG).await.unwrap(), 2);
+        assert_eq!(dialled(&[well, refusing], LONG).await.unwrap(), 0);
     }
 
     #[tokio::test]
     async fn where_all_fail_each_says_why_in_the_order_they_were_given() {
         let (_silent, silent) = silent();
+        let (_refusing, refusing) = refusing();
         let kinds =
             |failures: Vec<io::Error>| failures.iter().map(io::Error::kind).collect::<Vec<_>>();
-        let failures =
-            dialled(&[silent, refusing()], Duration::from_millis(300)).await.unwrap_err();
+        let failures = dialled(&[silent, refusing], Duration::from_millis(300)).await.unwrap_err();
         assert_eq!(kinds(failures), [io::ErrorKind::TimedOut, io::ErrorKind::ConnectionRefused]);
         assert!(dialled(&[], LONG).await.unwrap_err().is_empty());
     }
