@@ -81,6 +81,8 @@ fn endpoint_words(endpoint: &Endpoint) -> String {
 fn check_words(health: &Health) -> String {
     let what = match &health.check {
         Check::Tcp => "a connection".to_owned(),
+        Check::Grpc(service) if service.is_empty() => "gRPC health".to_owned(),
+        Check::Grpc(service) => format!("gRPC health of {service}"),
         Check::Http(check) => format!("{} {}", check.method, check.path),
     };
     let port = health.port.map_or_else(String::new, |port| format!(" on port {port}"));

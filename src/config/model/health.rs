@@ -41,6 +41,9 @@ pub enum Check {
     Tcp,
     /// Whether a request is answered as it should be.
     Http(HttpCheck),
+    /// Whether `grpc.health.v1.Health/Check` says that this service is serving; the server as a whole
+    /// where it is empty.
+    Grpc(String),
 }
 
 /// A request, and the answer that it should get.
@@ -90,5 +93,16 @@ impl Statuses {
     /// Whether `status` is one of them.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+/// A set of gRPC status codes, 0 to 16, a bit for each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GrpcStatuses(pub u32);
+
+impl GrpcStatuses {
+    /// Whether `code` is one of them.
+    pub const fn contains(self, code: u32) -> bool {
+        code < u32::BITS && self.0 >> code & 1 == 1
     }
 }

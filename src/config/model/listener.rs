@@ -6,11 +6,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::ServerTls;
+
 /// One address that clients connect to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Where it listens.
     pub address: ListenAddress,
+    /// How it speaks TLS; it does not where `None`.
+    pub tls: Option<ServerTls>,
+    /// Whether clients may speak HTTP/2: by ALPN under TLS, and in cleartext by prior knowledge.
+    pub http2: bool,
+    /// The port of the HTTPS listener that every request is sent to (308); they are served here where
+    /// `None`.
+    pub redirect_https: Option<u16>,
+    /// Peers that begin each connection with a PROXY protocol header, which says who the client is.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Connections open at once, over all workers; more wait in the kernel's accept queue. As many
@@ -30,6 +41,10 @@ impl Listener {
     pub fn new(address: ListenAddress) -> Self {
         Self {
             address,
+            tls: None,
+            http2: true,
+            redirect_https: None,
+            proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             max_connections: None,
             max_connections_per_client: None,
@@ -60,6 +75,8 @@ impl fmt::Display for ListenAddress {
 /// How long a client may take. Each counts only while the client owes us bytes, or reads of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientTimeouts {
+    /// From the start of a connection to the end of its PROXY protocol header and TLS handshake.
+    pub handshake: Duration,
     /// From the first byte of a request's head to its last; then 408.
     pub head: Duration,
     /// Between requests; then the connection closes silently.
@@ -73,6 +90,7 @@ pub struct ClientTimeouts {
 impl Default for ClientTimeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             body: Duration::from_secs(60),

@@ -9,6 +9,7 @@ mod listener;
 mod policy;
 mod resilience;
 mod route;
+mod tls;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use listener::*;
 pub use policy::*;
 pub use resilience::*;
 pub use route::*;
+pub use tls::*;
 pub use upstream::*;
 
 /// Everything the operator asked for.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Statuses;
+use super::{GrpcStatuses, Statuses};
 
 /// When an endpoint that fails in traffic is left alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,9 @@ pub struct Retry {
     pub attempts: u32,
     /// Answers that are not passed on if another endpoint can be asked.
     pub on: Statuses,
+    /// The `grpc-status` codes that are not passed on if another endpoint can be asked; only of answers
+    /// without messages (trailers-only).
+    pub grpc_on: GrpcStatuses,
     /// How long one try may take to the head of its answer while another endpoint can be asked;
     /// as long as all of them where `None`.
     pub timeout: Option<Duration>,
@@ -58,6 +61,7 @@ impl Default for Retry {
         Self {
             attempts: 3,
             on: Statuses::default(),
+            grpc_on: GrpcStatuses::default(),
             timeout: None,
             budget: 0.2,
             buffer: 64 * 1024,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Ejection, Endpoint, Hash, Health, Limits, Policy, Queue, Retry, SlowStart, Sticky};
+use super::{
+    ClientTls, Ejection, Endpoint, Hash, Health, Limits, Policy, ProxyVersion, Queue, Retry,
+    SlowStart, Sticky,
+};
 
 /// A named set of endpoints that can answer the same requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +22,12 @@ pub struct Upstream {
     pub host: HostMode,
     /// Whether a `Forwarded` field (RFC 7239) is sent beside the `X-Forwarded-*` ones.
     pub forwarded: bool,
+    /// How endpoints with `https://` are spoken to.
+    pub tls: ClientTls,
+    /// Whether endpoints with `https://` are offered HTTP/2 by ALPN.
+    pub http2: bool,
+    /// The PROXY protocol header that each connection to an endpoint begins with; none where `None`.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How long endpoints may take.
     pub timeouts: EndpointTimeouts,
     /// How often names of endpoints are resolved again.
@@ -52,6 +61,9 @@ impl Upstream {
             sticky: None,
             host: HostMode::Pass,
             forwarded: false,
+            tls: ClientTls::default(),
+            http2: true,
+            proxy_protocol: None,
             timeouts: EndpointTimeouts::default(),
             resolve: DEFAULT_RESOLVE,
             health: None,

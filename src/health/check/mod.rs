@@ -83,6 +83,7 @@ impl Probe {
         let addresses = addresses.collect();
         let question = match check {
             Check::Tcp => Ok(Question::Tcp),
+            Check::Grpc(_) => Err("checks by gRPC are not made yet"),
             Check::Http(check) => {
                 Http::new(check, &target.authority).map(|http| Question::Http(Box::new(http)))
             }
