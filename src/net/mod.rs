@@ -5,3 +5,4 @@ pub mod deadline;
 pub mod descriptors;
 pub mod dial;
 pub mod listen;
+pub mod stream;

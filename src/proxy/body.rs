@@ -6,7 +6,6 @@ use std::io::IoSlice;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::worker::{LARGE, SMALL, Worker};
 use crate::error::Error;
@@ -15,6 +14,7 @@ use crate::http::buffer::Buffer;
 use crate::http::head::{Head, parse_trailers};
 use crate::http::rewrite;
 use crate::net::deadline::Deadline;
+use crate::net::stream::{ReadHalf, WriteHalf};
 
 /// Payload up to this size is copied behind what waits to be written, so that a small body leaves
 /// in one write with its head; larger payload is written from where it was read.
@@ -212,6 +212,8 @@ impl<'a, 'b> Sink<'a, 'b> {
             begun.set(true);
             IoSlice::advance_slices(&mut rest, n);
         }
+        // TLS may have taken more than the socket did.
+        within(waits.deadline, Some(waits.write), io.flush()).await?;
         output.clear();
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use super::worker::{DRAIN_IDLE_GRACE, Listener, Worker};
 use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
 use crate::net::listen::Accepted;
+use crate::net::stream::Stream;
 
 /// How long a connection that we close is read from, so that what the client still sends does not
 /// make the kernel reset it before the client has read our answer (RFC 9112 9.6).
@@ -37,7 +37,7 @@ pub(super) enum Next {
 pub(super) struct Client {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The client's address.
     pub peer: IpAddr,
     /// Whether its own forwarding fields are believed.
@@ -69,6 +69,7 @@ impl Client {
         let peer = accepted.peer.ip();
         let stream = TcpStream::from_std(accepted.socket.into())
             .inspect_err(|_| worker.count_connection_closed())?;
+        let stream = Stream::Tcp(stream);
         Ok(Box::new(Self {
             is_trusted: listener.trusts(peer),
             deadline: Deadline::new(&worker.clock),
@@ -102,8 +103,7 @@ impl Client {
     /// Whether the client has sent more than was read. Closing now would reset the connection, and
     /// what it has not read yet of our answer would be lost.
     pub(super) fn has_unread(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(&self.stream, &mut [0], flags), Ok((1.., _)))
+        self.stream.has_unread()
     }
 
     /// Closes our side, and reads on until the client closes its own or takes too long.

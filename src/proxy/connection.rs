@@ -30,10 +30,7 @@ pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, accepted: Accepted, pla
                 Next::Idle => continue,
                 Next::Close if !client.has_unread() => {}
                 Next::Close | Next::Linger => Box::pin(client.linger()).await,
-                Next::Reset => {
-                    let socket = socket2::SockRef::from(&client.stream);
-                    let _ = socket.set_linger(Some(Duration::ZERO));
-                }
+                Next::Reset => client.stream.reset_on_close(),
             }
             return;
         }

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::time::Instant;
 
 use super::client::Next;
@@ -111,7 +110,7 @@ impl<'a> Forward<'a> {
                     biased;
                     () = ticket.woken() => Ok(()),
                     // As while an endpoint is waited for, a FIN is no reason to stop.
-                    _ = source.io.ready(Interest::ERROR) => Err(Error::CLIENT_CLOSED),
+                    () = source.io.gone() => Err(Error::CLIENT_CLOSED),
                 }
             };
             // What has waited and was sent nowhere need not keep to limits that are gone.

@@ -7,8 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::connect::Line;
@@ -17,6 +16,7 @@ use super::retry::{Again, Failed};
 use crate::config::Hedge;
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
+use crate::net::stream::ReadHalf;
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
 
@@ -66,7 +66,7 @@ impl<'a> Forward<'a> {
             biased;
             raced = self.race_on(picked, line, head, delay) => raced,
             // A FIN is no reason to stop, as it is none while one endpoint is asked.
-            _ = client.ready(Interest::ERROR) => {
+            () = client.gone() => {
                 Err(Failed { error: Error::CLIENT_CLOSED, again: Again::Never })
             }
         }

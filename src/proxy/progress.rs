@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
@@ -14,6 +13,7 @@ use super::tries::Tries;
 use super::worker::{Listener, Worker};
 use crate::http::request::Request;
 use crate::net::deadline::Deadline;
+use crate::net::stream::WriteHalf;
 use crate::stats::{EndpointStats, UpstreamStats};
 use crate::upstream::Upstream;
 use crate::upstream::endpoint::Endpoint;

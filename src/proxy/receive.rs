@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::affinity::came_by_tls;
@@ -20,6 +19,7 @@ use crate::http::head::{
 use crate::http::response::{Response, UNASKED_SWITCH};
 use crate::http::rewrite::{self, Ours, Persistence};
 use crate::net::deadline::{Deadline, Elapsed};
+use crate::net::stream::{ReadHalf, WriteHalf};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
 

@@ -3,8 +3,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use tokio::io::Interest;
-use tokio::net::tcp::WriteHalf;
 use tokio::time::Instant;
 
 use super::body::{Broken, Fault, Sink, Source, Waits, relay};
@@ -13,6 +11,7 @@ use crate::config::HostMode;
 use crate::error::{Error, Kind};
 use crate::http::rewrite::{self, Hop};
 use crate::net::deadline::Deadline;
+use crate::net::stream::WriteHalf;
 use crate::upstream::endpoint::Endpoint;
 
 /// A body over the limit.
@@ -77,7 +76,7 @@ impl Forward<'_> {
             self.tries.replay.borrow_mut().spoil();
         }
         // A FIN is no reason to stop: the client has said all, and waits. A reset is.
-        let _ = source.io.ready(Interest::ERROR).await;
+        source.io.gone().await;
         Err(Error::CLIENT_CLOSED)
     }
 

@@ -6,12 +6,12 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::worker::Worker;
 use crate::net::deadline::Deadline;
+use crate::net::stream::{ReadHalf, WriteHalf};
 
 /// A connection's two directions.
 pub(super) type Connection<'a, 'b> = (&'b mut ReadHalf<'a>, &'b mut WriteHalf<'a>);
@@ -70,6 +70,7 @@ async fn copy(
     ended: &Cell<u8>,
 ) -> std::io::Result<()> {
     to.write_all(ahead).await?;
+    to.flush().await?;
     count.set(ahead.len() as u64);
     loop {
         // A quiet tunnel holds no buffer.
@@ -80,6 +81,7 @@ async fn copy(
         moved.set(Instant::now());
         if n > 0 {
             to.write_all(buffer.filled()).await?;
+            to.flush().await?;
             moved.set(Instant::now());
         }
         count.set(count.get() + n as u64);
@@ -88,7 +90,7 @@ async fn copy(
             to.shutdown().await?;
             ended.set(ended.get() + 1);
             // It may still read; if it is gone altogether, the other side need not go on.
-            let _ = from.ready(Interest::ERROR).await;
+            from.gone().await;
             return Err(std::io::ErrorKind::ConnectionReset.into());
         }
     }

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use rustix::net::RecvFlags;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Upstream;
 use super::endpoint::{Endpoint, Place};
+use crate::net::stream::Stream;
 
 /// Idle connections that are kept for one endpoint by one worker; more than any worker uses at
 /// once at the speed of one core, and a bound on what a burst leaves behind.
@@ -20,7 +19,7 @@ const MAX_IDLE: usize = 1024;
 #[derive(Debug)]
 pub struct Connected {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Where it leads.
     pub address: SocketAddr,
     /// Its place under the limits.
@@ -32,21 +31,6 @@ struct Idle {
     connection: Connected,
     since: Instant,
     until: Instant,
-}
-
-impl Idle {
-    /// Whether nothing has come in since it was put here: no FIN, no reset, no stray bytes. Costs
-    /// no system call while that is so.
-    fn is_quiet(&self) -> bool {
-        let read = self.connection.stream.try_read(&mut [0]);
-        matches!(read, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
-    }
-
-    /// The same, asking the kernel.
-    fn is_quiet_in_the_kernel(&self) -> bool {
-        let peeked = rustix::net::recv(&self.connection.stream, &mut [0], RecvFlags::PEEK);
-        matches!(peeked, Err(rustix::io::Errno::AGAIN))
-    }
 }
 
 /// The idle connections of one worker, by endpoint.
@@ -69,8 +53,8 @@ impl Pool {
         while let Some(kept) = idle.pop() {
             if kept.until > now
                 && endpoint.addresses.contains(&kept.connection.address)
-                && kept.is_quiet()
-                && (!sure || kept.is_quiet_in_the_kernel())
+                && kept.connection.stream.is_quiet()
+                && (!sure || kept.connection.stream.is_quiet_in_the_kernel())
             {
                 return Some((kept.connection, now.saturating_duration_since(kept.since)));
             }
@@ -97,7 +81,7 @@ impl Pool {
     /// connections are forgotten.
     pub fn sweep(&mut self, now: Instant) {
         self.idle.retain(|_, idle| {
-            idle.retain(|connection| connection.until > now && connection.is_quiet());
+            idle.retain(|idle| idle.until > now && idle.connection.stream.is_quiet());
             !idle.is_empty()
         });
     }
@@ -137,7 +121,7 @@ mod tests {
     use super::*;
     use crate::upstream::endpoint::tests::endpoints;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// Both ends of a connection to an address that `endpoint` then has.
     async fn pair(endpoint: &mut Endpoint) -> (Connected, TcpStream) {
@@ -147,7 +131,12 @@ mod tests {
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
         let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
         let place = Place::take(endpoint, &shared, u32::MAX).unwrap();
-        (Connected { stream: ours.unwrap(), address, place }, theirs.unwrap().0)
+        (Connected { stream: Stream::Tcp(ours.unwrap()), address, place }, theirs.unwrap().0)
+    }
+
+    async fn readable(connection: &Connected) {
+        let Stream::Tcp(stream) = &connection.stream else { panic!("{connection:?}") };
+        stream.readable().await.unwrap();
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -167,7 +156,7 @@ mod tests {
         theirs[3].write_all(b"unasked").await.unwrap();
         drop(theirs.remove(2));
         for idle in &pool.idle[&endpoint.state.id][2..] {
-            idle.connection.stream.readable().await.unwrap();
+            readable(&idle.connection).await;
         }
         let mut take = || pool.take(&endpoint, Instant::now(), false).map(|(c, _)| c.address);
         assert_eq!([take(), take(), take()], [Some(addresses[1]), Some(addresses[0]), None]);
@@ -197,7 +186,7 @@ mod tests {
         pool.put(&endpoint, ours, Instant::now(), LONG);
         // Nothing is awaited from here on, so the runtime cannot learn of it.
         drop(theirs);
-        assert!(pool.idle[&endpoint.state.id][0].is_quiet());
+        assert!(pool.idle[&endpoint.state.id][0].connection.stream.is_quiet());
         assert!(pool.take(&endpoint, Instant::now(), true).is_none());
     }
 
@@ -214,7 +203,7 @@ mod tests {
         pool.put(&two, closed, Instant::now(), LONG);
         pool.put(&three, kept, Instant::now(), LONG);
         drop(closing);
-        pool.idle[&two.state.id][0].connection.stream.readable().await.unwrap();
+        readable(&pool.idle[&two.state.id][0].connection).await;
         pool.sweep(now);
         assert_eq!(pool.idle.keys().collect::<Vec<_>>(), [&three.state.id]);
         pool.keep_only(|endpoint| endpoint != three.state.id);

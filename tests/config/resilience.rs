@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use tinylb::config::{
-    BACKUP, BodyMatch, Check, Config, Ejection, Hash, HashKey, Health, Hedge, HttpCheck, Limits,
-    Policy, Queue, QueueOrder, Retry, SameSite, SlowStart, Statuses, Sticky, Upstream,
+    BACKUP, BodyMatch, Check, Config, Ejection, GrpcStatuses, Hash, HashKey, Health, Hedge,
+    HttpCheck, Limits, Policy, Queue, QueueOrder, Retry, SameSite, SlowStart, Statuses, Sticky,
+    Upstream,
 };
 
 use super::right;
@@ -165,6 +166,7 @@ hold = 1000
         budget: 0.1,
         buffer: 1 << 20,
         hold: 1000,
+        grpc_on: GrpcStatuses::default(),
     };
     assert_eq!(app.retry, retry);
 }
