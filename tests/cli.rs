@@ -226,7 +226,7 @@ fn wrong_values_name_the_option_and_what_to_write() {
         (&["a:1", "--drain-timeout", "30"], "--drain-timeout", "write the unit: `30s` or `30ms`"),
         (&["a:1", "--trusted-proxies", "10.1.0.0/8"], "--trusted-proxies", "`10.0.0.0/8`"),
         (&["a:1", "--polcy", "p2c"], "--polcy", "'--policy'"),
-        (&["https://a:1"], "URL", "this version speaks http:// only to endpoints"),
+        (&["ftp://a:1"], "URL", "write `http://a:1`, or `https://…` or `h2c://…`"),
         (&["demo", "--work", "50ms..5ms"], "--work", "write `5ms..50ms`"),
         (&["demo", "--work", "fast"], "--work", "such as `5s`"),
         (&["demo", "--backends", "8001,x"], "--backends", "write ports"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -175,7 +176,7 @@ fn pick(policy: Policy, count: u16, calls: u32) {
     let endpoint = |n: u16| {
         let url = format!("http://10.0.0.1:{}", 8000 + n).parse().unwrap();
         let state = Arc::new(State::new(n.into(), "app".into(), n.to_string(), 1));
-        let addresses = vec![([10, 0, 0, 1], 8000 + n).into()];
+        let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 8000 + n)).into()];
         let limits = config::Limits::default();
         Endpoint::new(&config::Endpoint::new(url), &limits, 1, addresses, state)
     };

@@ -11,7 +11,7 @@ use crate::config::{
 const UPSTREAM: &str = "default";
 
 /// Where one-line use listens unless told otherwise: every address of IPv4 and IPv6.
-const LISTEN: ListenAddress = ListenAddress { ip: None, port: 8080 };
+const LISTEN: ListenAddress = ListenAddress::Ip { ip: None, port: 8080 };
 
 /// `listeners` in front of one `upstream` that gets every request.
 pub(super) fn of_one(listeners: Vec<Listener>, upstream: Upstream) -> Config {
@@ -40,7 +40,7 @@ pub(super) fn of_line(line: &LineArgs) -> Config {
     };
     let listener = |address: &ListenAddress| Listener {
         trusted_proxies: line.trusted_proxies.clone(),
-        ..Listener::new(*address)
+        ..Listener::new(address.clone())
     };
     of_one(addresses.iter().map(listener).collect(), upstream)
 }
@@ -63,7 +63,7 @@ pub(super) fn put_above(config: &mut Config, process: &ProcessArgs) {
 /// What options allow each for itself and that cannot work together. Files are checked for the
 /// same when they are read, but options may stand above them.
 pub(super) fn contradiction(config: &Config) -> Option<String> {
-    let addresses: Vec<_> = config.listeners.iter().map(|l| l.address).collect();
+    let addresses: Vec<_> = config.listeners.iter().map(|l| &l.address).collect();
     for (index, later) in addresses.iter().enumerate() {
         if let Some(earlier) = addresses[..index].iter().find(|earlier| earlier.collides(later)) {
             return Some(format!(
@@ -72,9 +72,8 @@ pub(super) fn contradiction(config: &Config) -> Option<String> {
             ));
         }
     }
-    let admin = config.admin.map(ListenAddress::from);
-    if let Some((admin, listener)) =
-        admin.and_then(|admin| Some((admin, addresses.iter().find(|l| l.collides(&admin))?)))
+    if let Some(admin) = config.admin.map(ListenAddress::from)
+        && let Some(listener) = addresses.iter().find(|listener| listener.collides(&admin))
     {
         return Some(format!(
             "the admin address {admin} and the listener {listener} collide; write --admin with \

@@ -34,7 +34,9 @@ impl FromStr for HostPattern {
         match (star, parse_host(name)?) {
             (false, host) => Ok(Self::Exact(host.to_string())),
             (true, EndpointHost::Name(name)) => Ok(Self::Suffix(format!(".{name}"))),
-            (true, EndpointHost::Ip(_)) => Err(refused("write `*.` only before a name")),
+            (true, EndpointHost::Ip(_) | EndpointHost::Unix(_)) => {
+                Err(refused("write `*.` only before a name"))
+            }
         }
     }
 }

@@ -1,24 +1,29 @@
-//! Where endpoints are, as text: `http://host:port/base` or `host:port`, the same in the file and
-//! on the command line.
+//! Where endpoints are, as text: `http://host:port/base` and its like, `host:port` or `unix:/path`, the
+//! same in the file and on the command line.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::model::{EndpointHost, EndpointUrl};
+use super::model::{EndpointHost, EndpointUrl, Scheme};
 use super::values::{ValueError, quote};
-
-/// The port of `http://` without one.
-const HTTP_PORT: u16 = 80;
 
 /// The longest host name in bytes (RFC 1035 2.3.4), and the longest of its labels.
 const MAX_HOST: usize = 253;
 const MAX_LABEL: usize = 63;
 
+/// The longest path of a Unix socket in bytes: Linux has room for 108, with a NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
 impl FromStr for EndpointUrl {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (authority, base_path) = split_url(text)?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            let host = EndpointHost::Unix(parse_socket_path(path)?);
+            return Ok(Self { scheme: Scheme::Unix, host, port: 0, base_path: String::new() });
+        }
+        let (scheme, authority, base_path) = split_url(text)?;
         let refused =
             |wrong: &str, help: &str| ValueError::new(format!("{wrong} in {}", quote(text)), help);
         if authority.contains('@') {
@@ -37,18 +42,43 @@ impl FromStr for EndpointUrl {
                 "write `127.0.0.1` or `[::1]` for this machine",
             ));
         }
-        let port = match port.map(parse_port) {
-            None => HTTP_PORT,
-            Some(Some(port)) if port != 0 => port,
-            _ => return Err(refused("no port", "write a port from 1 to 65535")),
+        let port = match port {
+            None => scheme.default_port(),
+            Some(port) => parse_port(port).filter(|port| *port != 0),
         };
+        let port = port.ok_or_else(|| refused("no port", "write a port from 1 to 65535"))?;
         check_path(base_path)?;
-        Ok(Self { host, port, base_path: base_path.to_owned() })
+        Ok(Self { scheme, host, port, base_path: base_path.to_owned() })
     }
 }
 
-/// The authority and the base path of `http://authority/base` or of a bare `host:port`.
-fn split_url(text: &str) -> Result<(&str, &str), ValueError> {
+/// The path behind `unix:`, all of it as it stands.
+pub(super) fn parse_socket_path(path: &str) -> Result<PathBuf, ValueError> {
+    let refused = |wrong: &str, help: &str| {
+        ValueError::new(format!("{wrong} in {}", quote(&format!("unix:{path}"))), help)
+    };
+    if let Some(rest) = path.strip_prefix("//") {
+        let rest = rest.trim_start_matches('/');
+        return Err(refused("a host", &format!("write `unix:/{rest}`")));
+    }
+    if !path.starts_with('/') || path.ends_with('/') {
+        let help = "write an absolute path, such as `unix:/run/app.sock`";
+        return Err(refused("no path of a Unix socket", help));
+    }
+    if path.chars().any(char::is_control) {
+        return Err(refused("a control character", "write a path without it"));
+    }
+    if path.len() > MAX_SOCKET_PATH {
+        let wrong = format!("a path of {} bytes", path.len());
+        let help =
+            format!("choose one of at most {MAX_SOCKET_PATH}, which is all that Linux takes");
+        return Err(refused(&wrong, &help));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// The scheme, the authority and the base path of `http://authority/base` or of a bare `host:port`.
+fn split_url(text: &str) -> Result<(Scheme, &str, &str), ValueError> {
     let refused = |wrong: String, help: String| Err(ValueError::new(wrong, help));
     if text.bytes().any(|b| !b.is_ascii_graphic()) {
         return refused(
@@ -62,28 +92,26 @@ fn split_url(text: &str) -> Result<(&str, &str), ValueError> {
             format!("write `{}`; the request's own query is passed on", &text[..at]),
         );
     }
-    if text.starts_with("unix:") {
-        return refused(
-            format!("{} is a Unix socket", quote(text)),
-            "write `http://host:port`; this version speaks http:// only to endpoints".to_owned(),
-        );
-    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return match split_port(text) {
-            Some((_, Some(port))) if parse_port(port).is_some() => Ok((text, "")),
+            Some((_, Some(port))) if parse_port(port).is_some() => Ok((Scheme::Http, text, "")),
             _ => refused(
                 format!("{} is not an endpoint", quote(text)),
-                "write `http://host:port`, `http://host:port/base` or `host:port`".to_owned(),
+                "write `http://host:port`, `https://…`, `h2c://…`, `host:port` or `unix:/path`"
+                    .to_owned(),
             ),
         };
     };
-    if !scheme.eq_ignore_ascii_case("http") {
+    let known = [Scheme::Http, Scheme::Https, Scheme::H2c];
+    let Some(scheme) = known.into_iter().find(|known| scheme.eq_ignore_ascii_case(known.name()))
+    else {
         return refused(
             format!("{} asks for `{scheme}`", quote(text)),
-            format!("write `http://{rest}`; this version speaks http:// only to endpoints"),
+            format!("write `http://{rest}`, or `https://…` or `h2c://…`"),
         );
-    }
-    Ok(rest.split_at(rest.find('/').unwrap_or(rest.len())))
+    };
+    let (authority, base_path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    Ok((scheme, authority, base_path))
 }
 
 /// Host and, behind a colon, port. Brackets stay. `None` where colons are left over.
@@ -215,6 +243,11 @@ mod tests {
             ("http://[::FFFF:10.0.0.1]:1/", "http://10.0.0.1:1/"),
             ("http://my_service:1/a/b%20c/", "http://my_service:1/a/b%20c/"),
             ("http://api.internal.:8001", "http://api.internal.:8001"),
+            ("https://a", "https://a:443"),
+            ("HTTPS://a:8443/base", "https://a:8443/base"),
+            ("h2c://[::1]", "h2c://[::1]:80"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("unix:/run/a b?c#d%", "unix:/run/a b?c#d%"),
         ] {
             assert_eq!(text.parse::<EndpointUrl>().unwrap().to_string(), shown);
         }
@@ -223,10 +256,15 @@ mod tests {
     #[test]
     fn what_cannot_be_an_endpoint_is_refused_with_a_sentence() {
         for (text, part) in [
-            ("https://a", "write `http://a`; this version speaks http:// only to endpoints"),
-            ("h2c://a:1", "this version speaks http:// only"),
-            ("unix:/run/app.sock", "this version speaks http:// only"),
-            ("unix:///run/app.sock", "this version speaks http:// only"),
+            ("ftp://a", "write `http://a`, or `https://…` or `h2c://…`"),
+            ("unix:", "an absolute path, such as `unix:/run/app.sock`"),
+            ("unix:app.sock", "an absolute path"),
+            ("unix:/run/", "an absolute path"),
+            ("unix:///run/app.sock", "write `unix:/run/app.sock`"),
+            ("unix://run/app.sock", "write `unix:/run/app.sock`"),
+            ("unix:/a\nb", "a control character"),
+            (&format!("unix:/{}", "a".repeat(107)), "a path of 108 bytes"),
+            ("https://user@a", "a user name"),
             ("http://user:secret@a:1", "a user name"),
             ("http://a:1/b?c=d", "write `http://a:1/b`"),
             ("http://a:1#b", "a query or a fragment"),
@@ -265,10 +303,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_authority_has_no_port_that_goes_without_saying() {
+        for (text, authority) in [
+            ("http://a:80", "a"),
+            ("http://a:443", "a:443"),
+            ("https://a", "a"),
+            ("https://a:80/base", "a:80"),
+            ("h2c://[::1]:80", "[::1]"),
+            ("h2c://a:50051", "a:50051"),
+            ("unix:/run/app.sock", "localhost"),
+        ] {
+            assert_eq!(text.parse::<EndpointUrl>().unwrap().authority(), authority, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_panics_and_what_is_shown_is_read_again(
-            text in "(http://|HTTP://|unix:|)[a-z0-9.:@%#?/\\[\\]ä -]{0,20}",
+            text in "(http://|HTTP://|https://|h2c://|unix:|unix:/|)[a-z0-9.:@%#?/\\[\\]ä -]{0,20}",
         ) {
             if let Ok(url) = text.parse::<EndpointUrl>() {
                 prop_assert_eq!(url.to_string().parse(), Ok(url));

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ListenAddress};
 use crate::health::active::MAX_CHECKS;
 use crate::health::redial::MAX_REDIALS;
 use crate::net::{descriptors, listen};
@@ -47,7 +47,7 @@ pub struct Balancer {
     config: Config,
     reload_from: Option<PathBuf>,
     listeners: Vec<Bound>,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<ListenAddress>,
     admin: Option<std::net::TcpListener>,
 }
 
@@ -72,12 +72,17 @@ impl Balancer {
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for listener in &config.listeners {
-            let address = listener.address;
-            let sockets = listen::bind(address, workers)
-                .map_err(|error| anyhow::anyhow!(bind_fault(&error)))
+            let address = &listener.address;
+            let fault = match address {
+                ListenAddress::Ip { .. } => bind_fault,
+                ListenAddress::Unix(_) => unix_bind_fault,
+            };
+            let group = listen::bind(address, workers)
+                .map_err(|error| anyhow::anyhow!(fault(&error)))
                 .with_context(|| format!("cannot listen on {address} (address, --listen)"))?;
-            addresses.extend(sockets.first().map(listen::local_address).transpose()?);
-            listeners.push(Bound { config: listener.clone(), sockets });
+            addresses.push(group.address);
+            let (sockets, file) = (group.sockets, group.file);
+            listeners.push(Bound { config: listener.clone(), sockets, file });
         }
         let admin = config.admin.map(|address| {
             std::net::TcpListener::bind(address)
@@ -90,7 +95,7 @@ impl Balancer {
     }
 
     /// The addresses listened on, in the order of the configuration, real ports in place of 0.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<ListenAddress> {
         self.addresses.clone()
     }
 
@@ -166,6 +171,23 @@ fn bind_fault(error: &io::Error) -> String {
             "not permitted; ports below 1024 need CAP_NET_BIND_SERVICE".into()
         }
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Why a Unix socket cannot be bound, and what can be done about it.
+fn unix_bind_fault(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there; end it, or choose another path".into()
+        }
+        io::ErrorKind::AlreadyExists => {
+            "there is a file that is no socket; remove it, or choose another path".into()
+        }
+        io::ErrorKind::NotFound => "its directory is not there; make it first".into(),
+        io::ErrorKind::PermissionDenied => {
+            "not permitted; the directory must be one that this user may write to".into()
+        }
         _ => error.to_string(),
     }
 }

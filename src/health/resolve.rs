@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{Endpoint, EndpointHost};
+use crate::net::dial::Address;
 
 /// How long one lookup may take. The system's resolver has its own, longer, patience.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,19 +40,23 @@ pub async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
 pub struct Resolved {
     /// Where to connect: the address in use, then alternatives in the other family. Empty while
     /// the name has no address.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Of how many that share the endpoint's weight.
     pub of: usize,
 }
 
 /// What `endpoint` stands for as `names` are: one [`Resolved`] for each address of the family that
 /// is preferred, with the other family's as alternatives; so `localhost`, which has one of each,
-/// is one.
+/// is one. An address is itself, and so is a Unix socket.
 pub fn resolve(endpoint: &Endpoint, names: &Names) -> Vec<Resolved> {
     let port = endpoint.url.port;
     let found = match &endpoint.url.host {
         EndpointHost::Ip(ip) => std::slice::from_ref(ip),
         EndpointHost::Name(name) => names.get(name).map(Vec::as_slice).unwrap_or_default(),
+        EndpointHost::Unix(path) => {
+            let addresses = vec![Address::Unix(path.as_path().into())];
+            return vec![Resolved { addresses, of: 1 }];
+        }
     };
     let Some(first) = found.first() else {
         return vec![Resolved { addresses: Vec::new(), of: 1 }];
@@ -68,7 +73,8 @@ pub fn resolve(endpoint: &Endpoint, names: &Names) -> Vec<Resolved> {
         let alternatives =
             alternatives.clone().skip(index % others.len().max(1)).take(others.len());
         let addresses = std::iter::once(ip).chain(alternatives);
-        Resolved { addresses: addresses.map(|ip| SocketAddr::new(*ip, port)).collect(), of }
+        let addresses = addresses.map(|ip| SocketAddr::new(*ip, port).into()).collect();
+        Resolved { addresses, of }
     };
     in_use.iter().enumerate().map(resolved).collect()
 }
@@ -79,7 +85,7 @@ mod tests {
     use crate::config::EndpointUrl;
 
     fn endpoint(host: EndpointHost) -> Endpoint {
-        Endpoint::new(EndpointUrl { host, port: 80, base_path: String::new() })
+        Endpoint::new(EndpointUrl::http(host, 80))
     }
 
     fn resolved(answers: &[&str]) -> Vec<Vec<String>> {
@@ -87,7 +93,9 @@ mod tests {
             Names::from([("app".into(), answers.iter().map(|a| a.parse().unwrap()).collect())]);
         let all = resolve(&endpoint(EndpointHost::Name("app".into())), &names);
         assert!(all.iter().all(|r| r.of == all.len()));
-        all.iter().map(|r| r.addresses.iter().map(|a| a.ip().to_string()).collect()).collect()
+        all.iter()
+            .map(|r| r.addresses.iter().map(|a| a.ip().unwrap().to_string()).collect())
+            .collect()
     }
 
     #[test]
@@ -113,7 +121,15 @@ mod tests {
         let unknown = resolve(&endpoint(EndpointHost::Name("other".into())), &Names::new());
         assert_eq!(unknown, [Resolved { addresses: vec![], of: 1 }]);
         let ip = resolve(&endpoint(EndpointHost::Ip([10, 0, 0, 1].into())), &Names::new());
-        assert_eq!(ip[0].addresses, [([10, 0, 0, 1], 80).into()]);
+        assert_eq!(ip[0].addresses, [Address::Ip(([10, 0, 0, 1], 80).into())]);
+    }
+
+    #[test]
+    fn a_unix_socket_is_where_it_is() {
+        let url = "unix:/run/app.sock".parse().unwrap();
+        let addresses = vec![Address::Unix(std::path::Path::new("/run/app.sock").into())];
+        let resolved = resolve(&Endpoint::new(url), &Names::new());
+        assert_eq!(resolved, [Resolved { addresses, of: 1 }]);
     }
 
     #[tokio::test]

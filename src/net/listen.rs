@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::socket_file::SocketFile;
 use crate::config::ListenAddress;
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
@@ -19,30 +20,57 @@ const BACKLOG: i32 = 4096;
 pub const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
 
-/// Binds `count` sockets to `address`, which the kernel spreads connections over.
-///
-/// With `SO_REUSEPORT` another process of the same user could bind the same address and nobody
-/// would be told, so a bind without it finds out first.
-///
-/// # Errors
-/// What the kernel says, [`io::ErrorKind::AddrInUse`] above all.
-pub fn bind(address: ListenAddress, count: usize) -> io::Result<Vec<Socket>> {
-    if address.port != 0 {
-        socket(address, false)?;
-    }
-    let mut sockets = vec![socket(address, true)?];
-    // The first one has chosen the port where the configuration leaves it open.
-    let port = local_address(sockets.first().ok_or(io::ErrorKind::InvalidInput)?)?.port();
-    for _ in 1..count {
-        sockets.push(socket(ListenAddress { port, ..address }, true)?);
-    }
-    for socket in &sockets {
-        socket.listen(BACKLOG)?;
-    }
-    Ok(sockets)
+/// Sockets that listen on one address.
+#[derive(Debug)]
+pub struct Group {
+    /// The sockets. Those of a TCP port have a queue each, which the kernel spreads connections over;
+    /// those of a Unix path are the same one, with one queue.
+    pub sockets: Vec<Socket>,
+    /// Where they listen, the real port in place of 0.
+    pub address: ListenAddress,
+    /// The file of a Unix socket.
+    pub file: Option<SocketFile>,
 }
 
-/// The address that `socket` is bound to.
+/// Binds `count` sockets to `address`.
+///
+/// # Errors
+/// What the kernel says, [`io::ErrorKind::AddrInUse`] above all, and what
+/// [`SocketFile::bind`] has to say.
+pub fn bind(address: &ListenAddress, count: usize) -> io::Result<Group> {
+    let group = match address {
+        ListenAddress::Ip { ip, port } => bind_tcp(*ip, *port, count)?,
+        ListenAddress::Unix(path) => {
+            let (socket, file) = SocketFile::bind(path)?;
+            let clones = (1..count).map(|_| socket.try_clone());
+            let mut sockets = clones.collect::<io::Result<Vec<_>>>()?;
+            sockets.push(socket);
+            Group { sockets, address: address.clone(), file: Some(file) }
+        }
+    };
+    for socket in &group.sockets {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(group)
+}
+
+/// With `SO_REUSEPORT` another process of the same user could bind the same address and nobody
+/// would be told, so a bind without it finds out first.
+fn bind_tcp(ip: Option<IpAddr>, port: u16, count: usize) -> io::Result<Group> {
+    if port != 0 {
+        socket(ip, port, false)?;
+    }
+    let first = socket(ip, port, true)?;
+    // It has chosen the port where the configuration leaves it open.
+    let local = local_address(&first)?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(socket(ip, local.port(), true)?);
+    }
+    Ok(Group { sockets, address: local.into(), file: None })
+}
+
+/// The address that `socket`, which is one of TCP, is bound to.
 ///
 /// # Errors
 /// What the kernel says.
@@ -50,17 +78,17 @@ pub fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-fn socket(address: ListenAddress, reuse_port: bool) -> io::Result<Socket> {
-    match address.ip {
-        Some(ip) => bound(SocketAddr::new(ip, address.port), reuse_port),
+fn socket(ip: Option<IpAddr>, port: u16, reuse_port: bool) -> io::Result<Socket> {
+    match ip {
+        Some(ip) => bound(SocketAddr::new(ip, port), reuse_port),
         None => {
-            let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port);
+            let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
             match bound(any, reuse_port) {
                 // A kernel without IPv6.
                 Err(e)
                     if e.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
                 {
-                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port);
+                    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
                     bound(any, reuse_port)
                 }
                 result => result,
@@ -88,7 +116,8 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 ///
 /// Closing a socket of a group resets what waits in its queue, and until then the kernel goes on
 /// filling it. A packet filter that drops SYNs ends that: whoever is dropped tries again a second
-/// later, and then finds another listener, or nobody.
+/// later, and then finds another listener, or nobody. A Unix socket has no packets; it becomes deaf when
+/// its [file](SocketFile) goes.
 ///
 /// # Errors
 /// What the kernel says; the socket listens as before then.
@@ -165,29 +194,48 @@ fn accept(socket: impl AsFd) -> io::Result<Accepted> {
 mod tests {
     use super::*;
 
-    const ANY_PORT: ListenAddress =
-        ListenAddress { ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), port: 0 };
+    fn local(port: u16) -> ListenAddress {
+        SocketAddr::from(([127, 0, 0, 1], port)).into()
+    }
 
     #[test]
     fn a_group_shares_a_port_that_a_second_group_cannot_have() {
-        let group = bind(ANY_PORT, 3).unwrap();
-        let port = local_address(&group[0]).unwrap().port();
-        assert!(group.iter().all(|s| local_address(s).unwrap().port() == port));
-        let again = bind(ListenAddress { port, ..ANY_PORT }, 1).unwrap_err();
+        let group = bind(&local(0), 3).unwrap();
+        assert_eq!(group.sockets.len(), 3);
+        let port = local_address(&group.sockets[0]).unwrap().port();
+        assert_eq!(group.address, local(port));
+        assert!(group.sockets.iter().all(|s| local_address(s).unwrap().port() == port));
+        let again = bind(&local(port), 1).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
-        let both_families = bind(ListenAddress { ip: None, port }, 1).unwrap_err();
+        let both_families = bind(&ListenAddress::Ip { ip: None, port }, 1).unwrap_err();
         assert_eq!(both_families.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
+    fn the_sockets_of_a_unix_path_share_one_queue_and_its_file_goes_with_them() {
+        let name = format!("tinylb-group-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let address = ListenAddress::Unix(path.clone());
+        let group = bind(&address, 3).unwrap();
+        assert_eq!((group.sockets.len(), &group.address), (3, &address));
+        let connect = || std::os::unix::net::UnixStream::connect(&path);
+        let _clients = [connect().unwrap(), connect().unwrap()];
+        assert!(group.sockets[1].accept().is_ok() && group.sockets[2].accept().is_ok());
+        assert_eq!(group.sockets[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(bind(&address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(group);
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn a_deaf_socket_still_gives_what_was_in_its_queue() {
-        let group = bind(ANY_PORT, 1).unwrap();
-        let address = local_address(&group[0]).unwrap();
+        let socket = bind(&local(0), 1).unwrap().sockets.remove(0);
+        let address = local_address(&socket).unwrap();
         let _queued = std::net::TcpStream::connect(address).unwrap();
-        stop_handshakes(&group[0]).unwrap();
+        stop_handshakes(&socket).unwrap();
         let late = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(accept(&group[0]).unwrap().peer.ip().is_loopback());
-        assert_eq!(accept(&group[0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(accept(&socket).unwrap().peer.ip().is_loopback());
+        assert_eq!(accept(&socket).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

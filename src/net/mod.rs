@@ -5,4 +5,5 @@ pub mod deadline;
 pub mod descriptors;
 pub mod dial;
 pub mod listen;
+pub mod socket_file;
 pub mod stream;

@@ -10,7 +10,6 @@ use super::retry::Failed;
 use crate::error::{Error, Kind};
 use crate::http::buffer::Buffer;
 use crate::net::dial::{Dialled, dial_any};
-use crate::net::stream::Stream;
 use crate::upstream::Picked;
 use crate::upstream::endpoint::{Endpoint, Place};
 use crate::upstream::pool::Connected;
@@ -90,10 +89,7 @@ impl<'a> Forward<'a> {
                 endpoint.answered(index);
                 self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
                 endpoint.state.reached(Instant::now());
-                return Ok(Line::new(
-                    Connected { stream: Stream::Tcp(stream), address, place },
-                    false,
-                ));
+                return Ok(Line::new(Connected { stream, address, place }, false));
             }
             Err(failures) => failures,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{self, Config, HostPattern};
 use crate::health::resolve::{Names, resolve};
 use crate::http::path;
+use crate::net::dial::Address;
 use crate::upstream::endpoint::{Endpoint, State};
 use crate::upstream::{self, Upstream};
 
@@ -96,7 +97,9 @@ impl Snapshot {
         for (endpoint, addresses) in resolved {
             for one in addresses {
                 let label = match one.addresses.first() {
-                    Some(address) if one.of > 1 => format!("{}#{}", endpoint.url, address.ip()),
+                    Some(Address::Ip(address)) if one.of > 1 => {
+                        format!("{}#{}", endpoint.url, address.ip())
+                    }
                     _ => endpoint.url.to_string(),
                 };
                 let known =
@@ -219,7 +222,7 @@ mod tests {
     fn config(routes: &[(Option<HostPattern>, &str)], hosts: &[EndpointHost]) -> Config {
         let endpoint = |host: &EndpointHost| {
             let host = host.clone();
-            config::Endpoint::new(EndpointUrl { host, port: 80, base_path: String::new() })
+            config::Endpoint::new(EndpointUrl::http(host, 80))
         };
         Config {
             workers: None,

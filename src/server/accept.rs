@@ -118,7 +118,7 @@ impl Acceptor {
     /// Says that connections have to wait, from time to time and not for each of them.
     fn tell_of_waiting(&self) {
         if is_time_to_tell(&self.told) {
-            let address = self.listener.config.address;
+            let address = &self.listener.config.address;
             tracing::warn!(%address, "max_connections is reached; new connections wait");
         }
     }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config;
 use crate::net::admission::Limits;
 use crate::net::listen::stop_handshakes;
+use crate::net::socket_file::SocketFile;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
 use accept::Handed;
@@ -43,6 +44,8 @@ pub struct Bound {
     pub config: config::Listener,
     /// One for each worker.
     pub sockets: Vec<Socket>,
+    /// The file of a Unix socket.
+    pub file: Option<SocketFile>,
 }
 
 /// All workers.
@@ -54,6 +57,8 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     /// Every listening socket, to be told apart from the workers' own ends only by its descriptor.
     sockets: Vec<Socket>,
+    /// The files of those that are Unix sockets.
+    files: Vec<SocketFile>,
     /// Listening sockets that are open, over all workers.
     listening: Arc<AtomicUsize>,
 }
@@ -111,7 +116,8 @@ impl Workers {
             };
             threads.push(worker::spawn(start)?);
         }
-        Ok(Self { shared, commands, threads, sockets, listening })
+        let files = bound.into_iter().filter_map(|bound| bound.file).collect();
+        Ok(Self { shared, commands, threads, sockets, files, listening })
     }
 
     /// Puts `snapshot` in force on all workers.
@@ -125,7 +131,8 @@ impl Workers {
     }
 
     /// Has the kernel take no new connections; those that it has can still be accepted.
-    pub fn refuse_connections(&self) {
+    pub fn refuse_connections(&mut self) {
+        self.files.clear();
         for socket in &self.sockets {
             if let Err(error) = stop_handshakes(socket) {
                 tracing::debug!(%error, "no packet filter; connections made meanwhile are reset");

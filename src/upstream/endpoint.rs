@@ -1,6 +1,5 @@
 //! Endpoints: what the configuration says of one, and what all workers share about it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::latency::Latency;
 use super::standing::Standing;
 use crate::config;
+use crate::net::dial::Address;
 use crate::stats::EndpointStats;
 
 /// Connections to one endpoint that may be on their way at once, over all workers: enough for any
@@ -31,7 +31,7 @@ pub struct Endpoint {
     pub max_connections: u32,
     /// Where to connect: the address in use first, then its alternatives in the other family.
     /// Empty while its name does not resolve.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Its own authority, for a Host field.
     pub authority: String,
     /// The base path that request paths are joined to.
@@ -228,7 +228,7 @@ impl Endpoint {
         config: &config::Endpoint,
         limits: &config::Limits,
         weight: u32,
-        addresses: Vec<SocketAddr>,
+        addresses: Vec<Address>,
         state: Arc<State>,
     ) -> Self {
         let limit = |own: Option<u32>, all: Option<u32>| own.or(all).unwrap_or(u32::MAX);
@@ -266,9 +266,9 @@ impl Endpoint {
     }
 
     /// Its addresses in the order to try them: the one that answered last, then the others.
-    pub fn dial_order(&self) -> impl Iterator<Item = (usize, SocketAddr)> {
+    pub fn dial_order(&self) -> impl Iterator<Item = (usize, Address)> {
         let first = self.state.last_good.load(Relaxed).min(self.addresses.len().saturating_sub(1));
-        let rotated = self.addresses.iter().copied().enumerate().cycle().skip(first);
+        let rotated = self.addresses.iter().cloned().enumerate().cycle().skip(first);
         rotated.take(self.addresses.len())
     }
 
@@ -298,17 +298,18 @@ pub(crate) mod tests {
     pub(crate) fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
         let endpoint = |(i, weight): (usize, &u32)| {
             let port = 9000 + u16::try_from(i).unwrap();
-            let url = config::EndpointUrl {
-                host: crate::config::EndpointHost::Ip([127, 0, 0, 1].into()),
-                port,
-                base_path: String::new(),
-            };
+            let host = config::EndpointHost::Ip([127, 0, 0, 1].into());
+            let url = config::EndpointUrl::http(host, port);
             let state = Arc::new(State::new(i as u64, "u".into(), url.to_string(), 1));
             let limits = config::Limits::default();
-            let addresses = vec![([127, 0, 0, 1], port).into()];
+            let addresses = vec![address(port)];
             Endpoint::new(&config::Endpoint::new(url), &limits, *weight, addresses, state)
         };
         weights.iter().enumerate().map(endpoint).collect()
+    }
+
+    fn address(port: u16) -> Address {
+        Address::Ip(([127, 0, 0, 1], port).into())
     }
 
     /// A request in flight until it is dropped.
@@ -329,15 +330,15 @@ pub(crate) mod tests {
     #[test]
     fn the_address_that_answered_is_tried_first() {
         let mut endpoint = endpoints(&[1]).remove(0);
-        endpoint.addresses = (1..=3).map(|port| ([127, 0, 0, 1], port).into()).collect();
-        let ports = |e: &Endpoint| e.dial_order().map(|(_, a)| a.port()).collect::<Vec<_>>();
-        assert_eq!(ports(&endpoint), [1, 2, 3]);
+        endpoint.addresses = (1..=3).map(address).collect();
+        let order = |e: &Endpoint| e.dial_order().map(|(_, a)| a).collect::<Vec<_>>();
+        assert_eq!(order(&endpoint), [1, 2, 3].map(address));
         endpoint.answered(1);
-        assert_eq!(ports(&endpoint), [2, 3, 1]);
+        assert_eq!(order(&endpoint), [2, 3, 1].map(address));
         endpoint.addresses.truncate(1);
-        assert_eq!(ports(&endpoint), [1], "fewer addresses than there were");
+        assert_eq!(order(&endpoint), [address(1)], "fewer addresses than there were");
         endpoint.addresses.clear();
-        assert!(ports(&endpoint).is_empty());
+        assert!(order(&endpoint).is_empty());
     }
 
     #[test]

@@ -167,7 +167,7 @@ max_connections = 0
 path = "v1"
 upstream = "app"
 [upstreams.app]
-endpoints = ["https://a", "http://${MISSING}:1"]
+endpoints = ["ftp://a", "http://${MISSING}:1"]
 forwarded = "yes"
 "#;
     assert_eq!(
@@ -194,11 +194,11 @@ forwarded = "yes"
             "the path `v1` does not begin with a slash",
             "t.toml:11:8",
             "write `/v1`",
-            "`https://a` asks for `https`",
+            "`ftp://a` asks for `ftp`",
             "t.toml:14:14",
-            "write `http://a`; this version speaks http:// only to endpoints",
+            "write `http://a`, or `https://…` or `h2c://…`",
             "the environment has no variable `MISSING`",
-            "t.toml:14:35",
+            "t.toml:14:33",
             "set it, or write a default: `${MISSING:-default}`",
             "`forwarded` takes true or false, not a string",
             "t.toml:15:13",
@@ -306,7 +306,7 @@ fn one_fault_does_not_cause_others() {
         // The listener exists, only its address is wrong.
         LEAST.replace("\":8080\"", "\"8080\""),
         // The endpoint exists, only its URL is wrong.
-        LEAST.replace("http://a:1", "https://a:1"),
+        LEAST.replace("http://a:1", "ftp://a:1"),
         // A route whose host is wrong is not a second route for any host.
         format!("{LEAST}[[routes]]\nupstream=\"app\"\n[[routes]]\nhost=\"*\"\nupstream=\"app\""),
         // An upstream that is wrong inside is still known to routes.

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use super::args::{DemoArgs, ProcessArgs, usage};
 use super::{answer, effective, prepare, serve};
-use crate::config::{EndpointHost, EndpointUrl, Listener, Upstream};
+use crate::config::{EndpointHost, EndpointUrl, ListenAddress, Listener, Upstream};
 use crate::control::Balancer;
 use backend::Backend;
 
@@ -23,7 +23,7 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
     let urls: Vec<_> = backends.iter().map(|backend| url(backend.address)).collect();
     let mut upstream = Upstream::new(UPSTREAM, effective::endpoints(&urls));
     upstream.policy = args.policy;
-    let mut config = effective::of_one(vec![Listener::new(args.listen)], upstream);
+    let mut config = effective::of_one(vec![Listener::new(args.listen.clone())], upstream);
     effective::put_above(&mut config, process);
     let messages = prepare(&config)?;
 
@@ -58,45 +58,47 @@ fn bind(ports: &[u16]) -> anyhow::Result<Vec<Backend>> {
 }
 
 fn url(address: SocketAddr) -> EndpointUrl {
-    EndpointUrl {
-        host: EndpointHost::Ip(address.ip()),
-        port: address.port(),
-        base_path: String::new(),
-    }
+    EndpointUrl::http(EndpointHost::Ip(address.ip()), address.port())
 }
 
 /// What runs where, and what to try next.
 fn introduction(
     args: &DemoArgs,
     backends: &[Backend],
-    addresses: &[SocketAddr],
+    addresses: &[ListenAddress],
     admin: Option<SocketAddr>,
 ) -> String {
     let mut text = format!("tinylb demo: each request takes a backend {}\n\n", args.work);
-    let mut place = |name: &str, address: SocketAddr, note: &str| {
-        text.push_str(&format!("  {name:<12}http://{}{note}\n", from_here(address)));
+    let mut place = |name: &str, place: &str, note: &str| {
+        text.push_str(&format!("  {name:<12}{place}{note}\n"));
     };
     for address in addresses {
-        place("balancer", *address, &format!("  (policy {})", args.policy));
+        place("balancer", &in_full(address), &format!("  (policy {})", args.policy));
     }
     for backend in backends {
-        place(&backend.name, backend.address, "");
+        place(&backend.name, &format!("http://{}", backend.address), "");
     }
     if let Some(admin) = admin {
-        place("admin", admin, "");
+        place("admin", &format!("http://{}", from_here(admin)), "");
     }
 
     text.push_str("\nTry, in another terminal:\n\n");
     let mut try_this = |command: String, what: &str| {
         text.push_str(&format!("  {command}\n      {what}\n"));
     };
-    if let Some(balancer) = addresses.first().map(|address| from_here(*address)) {
+    if let Some(address) = addresses.first() {
+        let (by, balancer) = match address {
+            ListenAddress::Ip { .. } => (String::new(), in_full(address)),
+            ListenAddress::Unix(path) => {
+                (format!("--unix-socket {} ", path.display()), "http://localhost".to_owned())
+            }
+        };
         try_this(
-            format!("curl 'http://{balancer}/hello?a=b'"),
+            format!("curl {by}'{balancer}/hello?a=b'"),
             "who answers, what it was sent, and how long it worked",
         );
         try_this(
-            format!("for i in $(seq 9); do curl -s http://{balancer}/ | head -1; done"),
+            format!("for i in $(seq 9); do curl -s {by}{balancer}/ | head -1; done"),
             "who answers, nine times",
         );
     }
@@ -116,6 +118,17 @@ fn introduction(
     }
     text.push_str("\nCtrl-C ends it, once the requests in flight are answered.\n\n");
     text
+}
+
+/// Where a listener is found from this machine.
+fn in_full(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Ip { ip: Some(ip), port } => {
+            format!("http://{}", from_here(SocketAddr::new(*ip, *port)))
+        }
+        ListenAddress::Ip { ip: None, port } => format!("http://localhost:{port}"),
+        unix @ ListenAddress::Unix(_) => unix.to_string(),
+    }
 }
 
 /// `address` as this machine reaches it: a listener on every address has none of its own.
@@ -140,7 +153,9 @@ mod tests {
         };
         let backends = bind(&args.backends).unwrap();
         let admin = "127.0.0.1:4711".parse().ok();
-        let text = introduction(&args, &backends, &["[::]:4712".parse().unwrap()], admin);
+        let introduction =
+            |listen: &str| introduction(&args, &backends, &[listen.parse().unwrap()], admin);
+        let text = introduction("[::]:4712");
         let backend = backends[0].address;
         for part in [
             "each request takes a backend 7ms\n".to_owned(),
@@ -153,5 +168,9 @@ mod tests {
         ] {
             assert!(text.contains(&part), "{part}\n{text}");
         }
+        let text = introduction("unix:/run/demo.sock");
+        assert!(text.contains("  balancer    unix:/run/demo.sock  (policy p2c)\n"), "{text}");
+        let curl = "  curl --unix-socket /run/demo.sock 'http://localhost/hello?a=b'\n";
+        assert!(text.contains(curl), "{text}");
     }
 }

@@ -37,7 +37,7 @@ fn finished(draft: DraftUpstream) -> Upstream {
 
 /// No two may want one address, and the admin address is one more.
 fn check_listeners(reader: &Reader<'_>, draft: &Draft) {
-    let address = |listener: &Spanned<Listener>| listener.get_ref().address;
+    let address = |listener: &Spanned<Listener>| listener.get_ref().address.clone();
     for (index, later) in draft.listeners.iter().enumerate() {
         let collides = |earlier: &&Spanned<_>| address(earlier).collides(&address(later));
         if let Some(earlier) = draft.listeners[..index].iter().find(collides) {

@@ -129,7 +129,7 @@ fn listener(mut table: Table<'_>) -> Option<Spanned<Listener>> {
     // Read on without an address, so that the other keys' faults are found too.
     let span = address.as_ref().map_or_else(|| table.span(), Spanned::span);
     let known = address.is_some();
-    let any = ListenAddress { ip: None, port: 0 };
+    let any = ListenAddress::Ip { ip: None, port: 0 };
     let mut listener = Listener::new(address.map_or(any, Spanned::into_inner));
     let networks = table.get("trusted_proxies").and_then(|v| v.items("\"10.0.0.0/8\""));
     listener.trusted_proxies = networks

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -54,20 +55,26 @@ impl Listener {
     }
 }
 
-/// `host:port` to listen on; without a host it is every address of IPv4 and IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ListenAddress {
-    /// The local address; `None` is every one, of both families.
-    pub ip: Option<IpAddr>,
-    /// The port; 0 lets the kernel choose.
-    pub port: u16,
+/// Where to listen: `host:port`, `:port` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// A TCP port.
+    Ip {
+        /// The local address; `None` is every one, of IPv4 and IPv6.
+        ip: Option<IpAddr>,
+        /// The port; 0 lets the kernel choose.
+        port: u16,
+    },
+    /// A Unix socket, by its absolute path.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            Some(ip) => SocketAddr::new(ip, self.port).fmt(f),
-            None => write!(f, ":{}", self.port),
+        match self {
+            Self::Ip { ip: Some(ip), port } => SocketAddr::new(*ip, *port).fmt(f),
+            Self::Ip { ip: None, port } => write!(f, ":{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

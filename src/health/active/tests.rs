@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::{Check, Health};
 use crate::health::check::Failure;
+use crate::net::dial::Address;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// What the checks of this thread's test find, by the first address's port; they pass where
+    /// What the checks of this thread's test find, by the first address; they pass where
     /// nothing is said.
-    static VERDICTS: RefCell<HashMap<u16, Verdict>> = RefCell::default();
+    static VERDICTS: RefCell<HashMap<Address, Verdict>> = RefCell::default();
     /// When each check began, and which it was of.
     static BEGAN: RefCell<Vec<(u64, Instant)>> = RefCell::default();
     static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
@@ -29,7 +30,7 @@ fn pretend(probe: Rc<Probe>) -> Pin<Box<dyn Future<Output = Verdict>>> {
         MOST.set(MOST.get().max(UNDER_WAY.get()));
         tokio::time::sleep(TAKES).await;
         UNDER_WAY.set(UNDER_WAY.get() - 1);
-        VERDICTS.with_borrow(|all| all.get(&addresses[0].port()).cloned()).unwrap_or(Ok(()))
+        VERDICTS.with_borrow(|all| all.get(&addresses[0]).cloned()).unwrap_or(Ok(()))
     })
 }
 
@@ -43,15 +44,18 @@ fn checks() -> Checks {
 }
 
 fn find(port: u16, verdict: Verdict) {
-    VERDICTS.with_borrow_mut(|all| all.insert(port, verdict));
+    VERDICTS.with_borrow_mut(|all| all.insert(address(&port), verdict));
 }
 
 fn unwell(why: &str) -> Verdict {
     Err(Failure::Unwell(why.into()))
 }
 
+fn address(port: &u16) -> Address {
+    SocketAddr::from(([127, 0, 0, 1], *port)).into()
+}
+
 fn target(id: u64, ports: &[u16]) -> Target {
-    let address = |port: &u16| SocketAddr::from(([127, 0, 0, 1], *port));
     Target {
         id,
         label: format!("http://app:{id}"),

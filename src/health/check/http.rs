@@ -13,13 +13,13 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Pattern, read};
 use super::in_words;
 use crate::config::{HttpCheck, Statuses};
 use crate::http::head::{MAX_FIELDS, MAX_HEAD};
+use crate::net::stream::Stream;
 
 /// What checks call themselves, so that endpoints can leave them out of their logs.
 const AGENT: &str = concat!("tinylb-health/", env!("CARGO_PKG_VERSION"));
@@ -76,7 +76,7 @@ impl Http {
     }
 
     /// Sends the request on `stream`, and judges the answer, until `due`.
-    pub(super) async fn ask(&self, stream: TcpStream, due: Instant) -> Result<(), Fault> {
+    pub(super) async fn ask(&self, stream: Stream, due: Instant) -> Result<(), Fault> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
         let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;

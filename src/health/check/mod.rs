@@ -9,15 +9,14 @@ mod http;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 use humantime::format_duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Check, Health};
 use crate::error::{Error, Kind};
-use crate::net::dial::dial_any;
+use crate::net::dial::{Address, dial_any};
+use crate::net::stream::Stream;
 pub use body::MAX_BODY;
 use http::{Fault, Http};
 
@@ -30,7 +29,7 @@ pub struct Target {
     pub label: String,
     /// Where to connect, in the order to try, until one of them can be connected to. Empty while
     /// its name does not resolve.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     /// Its own authority, for a Host field.
     pub authority: String,
     /// What is asked, and how often.
@@ -62,7 +61,7 @@ impl fmt::Display for Failure {
 pub struct Probe {
     target: Target,
     /// The addresses with the port that is asked.
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
     question: Result<Question, &'static str>,
 }
 
@@ -78,8 +77,11 @@ impl Probe {
     /// base path, since whether a process is well is seldom said below the path of one service.
     pub fn new(target: Target) -> Self {
         let Health { check, port, .. } = &target.health;
-        let addresses = target.addresses.iter();
-        let addresses = addresses.map(|at| SocketAddr::new(at.ip(), port.unwrap_or(at.port())));
+        let addresses = target.addresses.iter().cloned();
+        let addresses = addresses.map(|at| match port {
+            Some(port) => at.with_port(*port),
+            None => at,
+        });
         let addresses = addresses.collect();
         let question = match check {
             Check::Tcp => Ok(Question::Tcp),
@@ -118,10 +120,10 @@ impl Probe {
     }
 
     /// Connects to an address that can be connected to.
-    async fn connect(&self, due: Instant) -> Result<TcpStream, Failure> {
+    async fn connect(&self, due: Instant) -> Result<Stream, Failure> {
         let (mut unwell, mut not_made) = (None, None);
         let left = due.saturating_duration_since(Instant::now());
-        let addresses = self.addresses.iter().copied().enumerate();
+        let addresses = self.addresses.iter().cloned().enumerate();
         let failures = match timeout_at(due, dial_any(addresses, left)).await {
             Ok(Ok(dialled)) => return Ok(dialled.stream),
             Ok(Err(failures)) => failures,
@@ -163,6 +165,7 @@ fn in_words(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use tokio::net::TcpListener;
@@ -174,6 +177,7 @@ mod tests {
     /// The verdict of a check of these addresses.
     async fn check(addresses: Vec<SocketAddr>, health: Health) -> Verdict {
         let (label, authority) = ("http://app:1".into(), "app:1".into());
+        let addresses = addresses.into_iter().map(Address::from).collect();
         Probe::new(Target { id: 1, label, addresses, authority, health }).make().await
     }
 

@@ -2,7 +2,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::{BodyMatch, Check, Health};
@@ -23,7 +23,7 @@ async fn check<F: Future>(
     let probe = Probe::new(Target {
         id: 1,
         label: "http://app:8001/base".into(),
-        addresses: vec![listener.local_addr().unwrap()],
+        addresses: vec![listener.local_addr().unwrap().into()],
         authority: "app:8001".into(),
         health,
     });
