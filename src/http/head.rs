@@ -230,13 +230,15 @@ impl Scanner {
     }
 }
 
-/// The version in a start line. Anything else is refused.
+/// The version of a message. In a start line, anything but the first two is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: no chunked coding, connections close unless kept alive by word.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2, whose heads are turned into text first ([`h2`](super::h2)).
+    Http2,
 }
 
 /// The spans of a request line.

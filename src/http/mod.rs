@@ -4,11 +4,13 @@
 //! In the order of a request: [`head`] finds and parses, [`request`] interprets, [`path`] resolves
 //! what routes match on, [`rewrite`] renders what goes on, [`body`] finds payload and end,
 //! [`response`] interprets what comes back. [`cookie`] and [`query`] find what policies go by.
+//! [`h2`] turns the heads of HTTP/2 into the text that all of these work on, and back.
 
 pub mod body;
 pub mod buffer;
 pub mod connection;
 pub mod cookie;
+pub mod h2;
 pub mod head;
 pub mod hex;
 pub mod path;
@@ -16,3 +18,4 @@ pub mod query;
 pub mod request;
 pub mod response;
 pub mod rewrite;
+pub mod websocket;

@@ -138,14 +138,14 @@ impl<'a> Request<'a> {
     /// Whether the client would like to send another request on this connection.
     pub const fn is_persistent(&self) -> bool {
         match self.version {
-            Version::Http11 => !self.options.close,
+            Version::Http11 | Version::Http2 => !self.options.close,
             Version::Http10 => self.options.keep_alive && !self.options.close,
         }
     }
 
     /// Whether the client waits for a 100 before it sends the body.
     pub fn expects_continue(&self) -> bool {
-        self.version == Version::Http11 && self.head.values(FieldId::Expect).next().is_some()
+        self.version != Version::Http10 && self.head.values(FieldId::Expect).next().is_some()
     }
 
     /// The host that it asks, without its port.

@@ -52,7 +52,7 @@ impl<'a> Response<'a> {
             None => Framing::UntilClose,
         };
         let stays = match line.version {
-            Version::Http11 => !options.close,
+            Version::Http11 | Version::Http2 => !options.close,
             Version::Http10 => options.keep_alive && !options.close,
         };
         Ok(Self {

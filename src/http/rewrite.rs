@@ -88,7 +88,7 @@ fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
         }
         FieldId::MaxForwards => request.max_forwards.is_none(),
         // In HTTP/1.0 it means nothing (RFC 9110 10.1.1), and the client would not understand a 100.
-        FieldId::Expect => request.version == Version::Http11,
+        FieldId::Expect => request.version != Version::Http10,
         id => !is_hop_by_hop(id),
     }
 }
@@ -246,6 +246,7 @@ fn via(out: &mut Vec<u8>, received: Version, pseudonym: &str) {
     out.extend_from_slice(match received {
         Version::Http11 => b"Via: 1.1 ",
         Version::Http10 => b"Via: 1.0 ",
+        Version::Http2 => b"Via: 2.0 ",
     });
     out.extend_from_slice(pseudonym.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -318,8 +319,8 @@ pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
 /// How the body of `response` to `request` ends on the client's side.
 pub fn client_framing(request: &Request<'_>, response: &Response<'_>) -> Framing {
     match response.framing {
-        // Only HTTP/1.1 clients know chunks.
-        Framing::Chunked | Framing::UntilClose if request.version == Version::Http11 => {
+        // HTTP/1.0 clients don't know chunks.
+        Framing::Chunked | Framing::UntilClose if request.version != Version::Http10 => {
             Framing::Chunked
         }
         Framing::Chunked | Framing::UntilClose => Framing::UntilClose,

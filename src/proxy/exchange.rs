@@ -294,7 +294,7 @@ impl Answer<'_> {
         let shape = Shape {
             has_body: self.request.method != Method::Head,
             connection: match (next, self.request.version) {
-                (Next::Idle, Version::Http11) => None,
+                (Next::Idle, Version::Http11 | Version::Http2) => None,
                 (Next::Idle, Version::Http10) => Some("keep-alive"),
                 _ => Some("close"),
             },

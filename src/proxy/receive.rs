@@ -260,7 +260,7 @@ impl Forward<'_> {
             && worker.draining.get().is_none();
         let persistence = match (stays, request.version) {
             (false, _) => Persistence::Closes,
-            (true, Version::Http11) => Persistence::Stays,
+            (true, Version::Http11 | Version::Http2) => Persistence::Stays,
             (true, Version::Http10) => Persistence::StaysByWord,
         };
         progress.ends_by_close.set(to == Framing::UntilClose);
