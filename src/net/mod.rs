@@ -1,4 +1,4 @@
-//! Sockets: listening, dialling, and how long to wait for them.
+//! Sockets: listening, dialling, TLS, and how long to wait for them.
 
 pub mod admission;
 pub mod deadline;
@@ -7,3 +7,4 @@ pub mod dial;
 pub mod listen;
 pub mod socket_file;
 pub mod stream;
+pub mod tls;

@@ -1,0 +1,219 @@
+//! TLS with clients: what a listener offers them.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use rustls::pki_types::TrustAnchor;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig};
+
+use super::certificate::{Loaded, Presented};
+use super::error::{Fault, FileKey, Problem, TlsError};
+use super::resolver::Certificates;
+use super::tickets::tickets;
+use super::watch::Watch;
+use super::{alpn, files, provider, self_signed};
+use crate::config::{ClientAuth, ServerTls, TlsVersion};
+
+/// How a listener speaks TLS; one for all workers.
+#[derive(Debug)]
+pub struct TlsServer {
+    config: ServerTls,
+    http2: bool,
+    /// What was made at start, in place of any file.
+    made: Option<Arc<Loaded>>,
+    watch: Mutex<Watch>,
+    terms: RwLock<Arc<Terms>>,
+}
+
+/// What one handshake is made on. Connections keep theirs when a reload makes others.
+#[derive(Debug)]
+pub struct Terms {
+    /// For `tokio_rustls::TlsAcceptor`.
+    pub config: Arc<ServerConfig>,
+    pub(super) certificates: Arc<Certificates>,
+    loaded: Vec<Arc<Loaded>>,
+    /// When the first OCSP response ends that is stapled.
+    staple_end: Option<SystemTime>,
+    tickets: Arc<dyn ProducesTickets>,
+    /// The authorities of clients.
+    authorities: Option<Vec<TrustAnchor<'static>>>,
+}
+
+impl TlsServer {
+    /// Reads what `config` names. With `http2` it is offered by ALPN.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the files.
+    pub fn new(config: &ServerTls, http2: bool) -> Result<Self, TlsError> {
+        let now = SystemTime::now();
+        let watch = Watch::new(files_of(config));
+        let made = config.self_signed.then(|| self_signed::make(now)).transpose()?.map(Arc::new);
+        let terms = build(config, http2, made.as_ref(), None, now)?;
+        Ok(Self {
+            config: config.clone(),
+            http2,
+            made,
+            watch: Mutex::new(watch),
+            terms: RwLock::new(Arc::new(terms)),
+        })
+    }
+
+    /// What the next handshake is to be made on. Cheap: a lock for as long as it takes to count.
+    pub fn current(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the files again if they have changed, and are the same as the last time that this was
+    /// asked: once a second is often enough. Also when a stapled OCSP response ends. Blocks as reading
+    /// files does. Returns whether they were read.
+    ///
+    /// # Errors
+    /// What is wrong with them, once for each change; what was in force stays.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let staple_end = self.current().staple_end;
+        let has_staple_ended = staple_end.is_some_and(|end| end <= SystemTime::now());
+        // Where the files are wrong, nothing comes of reading them before they change.
+        if !watch.is_due() && (!has_staple_ended || watch.has_failed) {
+            return Ok(false);
+        }
+        self.replace(&mut watch).map(|()| true)
+    }
+
+    /// Reads the files again, whether they seem to have changed or not. Blocks as that does.
+    ///
+    /// # Errors
+    /// What is wrong with them; what was in force stays.
+    pub fn reread(&self) -> Result<(), TlsError> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.read_now();
+        self.replace(&mut watch)
+    }
+
+    fn replace(&self, watch: &mut Watch) -> Result<(), TlsError> {
+        let before = self.current();
+        let made = self.made.as_ref();
+        let built = build(&self.config, self.http2, made, Some(&before), SystemTime::now());
+        watch.has_failed = built.is_err();
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(built?);
+        Ok(())
+    }
+
+    /// The certificates that clients are presented.
+    pub fn presented(&self) -> Vec<Presented> {
+        self.current().loaded.iter().map(|loaded| loaded.presented.clone()).collect()
+    }
+
+    /// What is allowed but hardly meant: certificates that have ended or are about to, and OCSP
+    /// responses that do not help.
+    pub fn warnings(&self) -> Vec<Fault> {
+        let now = SystemTime::now();
+        let loaded = &self.current().loaded;
+        let doubts = |loaded: &Arc<Loaded>| [loaded.presented.doubt(now), loaded.doubt.clone()];
+        loaded.iter().flat_map(doubts).flatten().collect()
+    }
+
+    /// The SHA-256 of the certificate that was made at start, as browsers show it: `AB:CD:…`.
+    pub fn fingerprint(&self) -> Option<String> {
+        let certificate = self.made.as_ref()?.certified.cert.first()?;
+        Some(self_signed::fingerprint(certificate))
+    }
+}
+
+/// Every file that `config` names.
+fn files_of(config: &ServerTls) -> Vec<PathBuf> {
+    let of_pair = |c: &crate::config::Certificate| {
+        [Some(c.cert.clone()), Some(c.key.clone()), c.ocsp.clone()]
+    };
+    let ca = config.client.iter().map(|client| client.ca.clone());
+    config.certificates.iter().flat_map(of_pair).flatten().chain(ca).collect()
+}
+
+/// Reads everything that `config` names, and makes terms of it.
+fn build(
+    config: &ServerTls,
+    http2: bool,
+    made: Option<&Arc<Loaded>>,
+    before: Option<&Terms>,
+    now: SystemTime,
+) -> Result<Terms, TlsError> {
+    let mut faults = Vec::new();
+    let mut loaded: Vec<Arc<Loaded>> = made.cloned().into_iter().collect();
+    for (index, certificate) in config.certificates.iter().enumerate() {
+        match Loaded::read(certificate, index, now) {
+            Ok(one) => loaded.push(Arc::new(one)),
+            Err(found) => faults.extend(found),
+        }
+    }
+    let authorities = config.client.as_ref().map(|c| files::authorities(FileKey::ClientCa, &c.ca));
+    let authorities = match authorities.transpose() {
+        Ok(authorities) if faults.is_empty() => authorities,
+        outcome => {
+            faults.extend(outcome.err());
+            return Err(TlsError(faults));
+        }
+    };
+    let roots = authorities.as_ref().map(|authorities| authorities.roots.clone());
+    // Sessions go on, unless somebody else says now who clients are.
+    let kept = before.filter(|before| before.authorities == roots).map(|b| Arc::clone(&b.tickets));
+    let tickets = kept.map_or_else(|| tickets(roots.is_some()), Ok).map_err(refused)?;
+    let certificates = Arc::new(Certificates::new(&loaded));
+    let verifier = authorities.zip(config.client.as_ref());
+    let verifier = verifier.map(|(roots, client)| client_verifier(roots, client)).transpose()?;
+    let server = server_config(config, http2, verifier, &certificates, &tickets)?;
+    Ok(Terms {
+        config: Arc::new(server),
+        certificates,
+        staple_end: loaded.iter().filter_map(|loaded| loaded.staple_end).min(),
+        loaded,
+        tickets,
+        authorities: roots,
+    })
+}
+
+/// Checks that clients come from `roots`.
+fn client_verifier(
+    roots: RootCertStore,
+    client: &ClientAuth,
+) -> Result<Arc<dyn ClientCertVerifier>, Fault> {
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    let builder = if client.required { builder } else { builder.allow_unauthenticated() };
+    builder.build().map_err(|error| {
+        Fault::of(FileKey::ClientCa, &client.ca, Problem::Refused(error.to_string()))
+    })
+}
+
+fn server_config(
+    config: &ServerTls,
+    http2: bool,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    certificates: &Arc<Certificates>,
+    tickets: &Arc<dyn ProducesTickets>,
+) -> Result<ServerConfig, Fault> {
+    let versions = match config.min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(refused)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::clone(certificates) as _);
+    server.alpn_protocols = alpn(http2);
+    server.ticketer = Arc::clone(tickets);
+    // Sessions are kept by clients, or not at all: what they would cost here has no bound that fits.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok(server)
+}
+
+/// What the library refuses although the files are right.
+fn refused(error: rustls::Error) -> Fault {
+    Fault::without_file(FileKey::Cert, Problem::Refused(error.to_string()))
+}
