@@ -4,12 +4,14 @@
 //! In the order of a request: [`head`] finds and parses, [`request`] interprets, [`path`] resolves
 //! what routes match on, [`rewrite`] renders what goes on, [`body`] finds payload and end,
 //! [`response`] interprets what comes back. [`cookie`] and [`query`] find what policies go by.
-//! [`h2`] turns the heads of HTTP/2 into the text that all of these work on, and back.
+//! [`h2`] turns the heads of HTTP/2 into the text that all of these work on, and back; [`grpc`] says
+//! failures so that callers by gRPC understand them.
 
 pub mod body;
 pub mod buffer;
 pub mod connection;
 pub mod cookie;
+pub mod grpc;
 pub mod h2;
 pub mod head;
 pub mod hex;
