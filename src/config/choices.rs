@@ -4,7 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::fields::{parse_cookie_name, parse_field_name, parse_parameter};
-use super::model::{AccessLog, HashKey, Hedge, HostMode, LogLevel, Policy, QueueOrder, SameSite};
+use super::model::{
+    AccessLog, HashKey, Hedge, HostMode, LogLevel, Policy, ProxyVersion, QueueOrder, SameSite,
+    TlsVersion,
+};
 use super::values::{ValueError, parse_timeout, quote, suggest};
 
 /// The one of `choices` that is called `text`.
@@ -79,6 +82,40 @@ impl FromStr for SameSite {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let choices = [("lax", Self::Lax), ("strict", Self::Strict), ("none", Self::None)];
         choose("value of SameSite", text, &choices)
+    }
+}
+
+impl FromStr for TlsVersion {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        choose("version of TLS", text, &[("1.2", Self::Tls12), ("1.3", Self::Tls13)])
+    }
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls12 => "1.2",
+            Self::Tls13 => "1.3",
+        })
+    }
+}
+
+impl FromStr for ProxyVersion {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        choose("version of the PROXY protocol", text, &[("v1", Self::V1), ("v2", Self::V2)])
+    }
+}
+
+impl fmt::Display for ProxyVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
     }
 }
 
@@ -181,6 +218,7 @@ mod tests {
         fn nothing_panics(text in "(header:|cookie:|query:|p)?.{0,20}") {
             let _ = (text.parse::<Policy>(), text.parse::<HashKey>(), text.parse::<Hedge>());
             let _ = (text.parse::<SameSite>(), text.parse::<QueueOrder>());
+            let _ = (text.parse::<TlsVersion>(), text.parse::<ProxyVersion>());
         }
     }
 }

@@ -11,6 +11,9 @@ pub const MAX_CHECK_TEXT: usize = 8 * 1024;
 /// pen.
 const MAX_FIELD_NAME: usize = 128;
 
+/// The longest name of a gRPC service, in bytes, so that the question fits in one small frame.
+const MAX_SERVICE: usize = 256;
+
 /// Methods of checks: those that change nothing (RFC 9110 9.2.1), since they come all the time.
 const CHECK_METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
 
@@ -177,6 +180,21 @@ pub fn parse_regex(text: &str) -> Result<String, ValueError> {
     }
 }
 
+/// The name of a gRPC service, as its health is asked for: `package.Service`.
+///
+/// # Errors
+/// What could not be one, or more than 256 bytes.
+pub fn parse_service(text: &str) -> Result<String, ValueError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    match text.len() <= MAX_SERVICE && text.bytes().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err(ValueError::new(
+            format!("{} is not the name of a gRPC service", quote(text)),
+            "write such as `package.Service`, or leave `service` out for the server as a whole",
+        )),
+    }
+}
+
 fn within_bound(text: &str) -> Result<String, ValueError> {
     match text.len() <= MAX_CHECK_TEXT {
         true => Ok(text.to_owned()),
@@ -214,6 +232,8 @@ mod tests {
             (parse_check_host, "[::1]:80"),
             (parse_check_host, "10.0.0.1"),
             (parse_check_body, " "),
+            (parse_service, "my_package.v1.My-Service"),
+            (parse_service, ""),
             (parse_regex, r#"^\{"status":\s*"(ok|warn)""#),
         ] {
             assert_eq!(parse(text).as_deref(), Ok(text));

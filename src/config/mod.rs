@@ -10,9 +10,11 @@ mod choices;
 mod draft;
 mod env;
 pub mod fields;
+mod grpc;
 pub mod listen;
 pub mod model;
 pub mod pattern;
+mod places;
 mod report;
 mod statuses;
 mod syntax;
@@ -30,6 +32,7 @@ pub use draft::MAX_WORKERS;
 pub use env::Env;
 pub use listen::{AdminAddress, DEFAULT_ADMIN};
 pub use model::*;
+pub use places::Section;
 pub use report::{ConfigError, Report};
 
 use report::Diagnostic;
@@ -71,10 +74,12 @@ pub fn load_with_doubts(path: &Path) -> Result<(Config, Report), ConfigError> {
         let title = format!("the file is not UTF-8 from byte {}", error.utf8_error().valid_up_to());
         ConfigError::unreadable(&name, title, "save it as UTF-8")
     })?;
-    parse_with_doubts(&name, &text, &|variable| std::env::var(variable).ok())
+    let base = path.parent().unwrap_or(Path::new(""));
+    read(&name, base, &text, &|variable| std::env::var(variable).ok())
 }
 
-/// Reads `text`, which messages call `name`, with the variables of `env`.
+/// Reads `text`, which messages call `name`, with the variables of `env`. Paths in it are relative to
+/// the directory that `name` is in.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -91,17 +96,27 @@ pub fn parse_with_doubts(
     text: &str,
     env: Env<'_>,
 ) -> Result<(Config, Report), ConfigError> {
+    let base = Path::new(name).parent().unwrap_or(Path::new(""));
+    read(name, base, text, env)
+}
+
+fn read(
+    name: &str,
+    base: &Path,
+    text: &str,
+    env: Env<'_>,
+) -> Result<(Config, Report), ConfigError> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(ConfigError(Report::new(name, text, syntax::faults(text, &errors))));
     }
-    let reader = Reader::new(text, env);
-    let config = check::check(&reader, draft::read(&reader, &document));
+    let reader = Reader::new(text, base, env);
+    let (config, places) = check::check(&reader, draft::read(&reader, &document));
     // Doubts about a file with faults may only follow from those.
     let (faults, doubts): (Vec<_>, Vec<_>) =
         reader.into_found().into_iter().partition(Diagnostic::is_error);
     match faults.is_empty() {
-        true => Ok((config, Report::new(name, text, doubts))),
+        true => Ok((config, Report::new(name, text, doubts).with_places(places))),
         false => Err(ConfigError(Report::new(name, text, faults))),
     }
 }

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use super::places::{FilePlaces, Section};
+use super::values::ValueError;
+
 /// Diagnostics shown at once. More help nobody, since most come from the first ones.
 const MAX_SHOWN: usize = 20;
 
@@ -79,14 +82,47 @@ pub struct Report {
     name: String,
     text: String,
     diagnostics: Vec<Diagnostic>,
+    /// Where things are that may turn out to be wrong.
+    places: FilePlaces,
 }
 
 impl Report {
     /// `name` is what the file is called in messages, `text` what it holds.
     pub(super) fn new(name: &str, text: &str, mut diagnostics: Vec<Diagnostic>) -> Self {
-        // What has no place of its own speaks of the file as a whole and comes last.
-        diagnostics.sort_by_key(|d| d.span.as_ref().map_or(usize::MAX, |span| span.start));
-        Self { name: name.to_owned(), text: text.to_owned(), diagnostics }
+        sort(&mut diagnostics);
+        let places = FilePlaces::default();
+        Self { name: name.to_owned(), text: text.to_owned(), diagnostics, places }
+    }
+
+    /// The same, with what is needed to [add](Self::add_fault) to it.
+    pub(super) fn with_places(self, places: FilePlaces) -> Self {
+        Self { places, ..self }
+    }
+
+    /// Adds what has turned out to be wrong with a file that `key` names in the `tls` table of
+    /// `section`, in the certificate of this number where there are several. `help` says what to write
+    /// or do instead.
+    pub fn add_fault(&mut self, section: Section, key: &str, number: usize, fault: ValueError) {
+        self.add(Diagnostic::error(fault.wrong()).help(fault.help()), section, key, number);
+    }
+
+    /// The same for what may be meant and is doubtful.
+    pub fn add_doubt(&mut self, section: Section, key: &str, number: usize, doubt: ValueError) {
+        self.add(Diagnostic::warning(doubt.wrong()).help(doubt.help()), section, key, number);
+    }
+
+    fn add(&mut self, diagnostic: Diagnostic, section: Section, key: &str, number: usize) {
+        let place = self.places.find(section, key, number);
+        self.diagnostics.push(match place {
+            Some(place) => diagnostic.at(place),
+            None => diagnostic,
+        });
+        sort(&mut self.diagnostics);
+    }
+
+    /// Whether there is more in it than doubts.
+    pub fn has_faults(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
     }
 
     /// Whether there is nothing to say.
@@ -160,6 +196,11 @@ impl Report {
         };
         format!("{}: {}{more}", self.name, counts.join(", "))
     }
+}
+
+/// What has no place of its own speaks of the file as a whole and comes last.
+fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|d| d.span.as_ref().map_or(usize::MAX, |span| span.start));
 }
 
 impl fmt::Display for Report {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,18 +13,20 @@ use toml::de::{DeTable, DeValue};
 
 use super::env::{Env, expand};
 use super::report::Diagnostic;
-use super::values::{ValueError, list, nearest, parse_timeout, quote};
+use super::values::{ValueError, list, nearest, parse_path, parse_timeout, quote};
 
 /// What a file is read with, and what was found wrong so far.
 pub(super) struct Reader<'a> {
     text: &'a str,
+    /// What relative paths are relative to.
+    base: &'a Path,
     env: Env<'a>,
     found: RefCell<Vec<Diagnostic>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str, env: Env<'a>) -> Self {
-        Self { text, env, found: RefCell::default() }
+    pub(super) fn new(text: &'a str, base: &'a Path, env: Env<'a>) -> Self {
+        Self { text, base, env, found: RefCell::default() }
     }
 
     /// Adds a fault or a doubt.
@@ -97,6 +100,12 @@ impl<'r> Table<'r> {
     /// What the string `key` says, where there is one.
     pub(super) fn parsed<T: FromStr<Err = ValueError>>(&mut self, key: &'static str) -> Option<T> {
         self.text(key, str::parse)
+    }
+
+    /// The path `key`, where there is one; not relative to anything but this process any more.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let base = self.reader.base;
+        self.text(key, |text| Ok(base.join(parse_path(text)?)))
     }
 
     /// The boolean `key`, where there is one.
@@ -190,6 +199,11 @@ impl<'r> Value<'r> {
     /// Whether it turns something off.
     pub(super) fn is_false(&self) -> bool {
         matches!(self.value.get_ref(), DeValue::Boolean(false))
+    }
+
+    /// Whether it turns something on.
+    pub(super) fn is_true(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Boolean(true))
     }
 
     /// What `parse` makes of a string, once variables are put in.
@@ -286,7 +300,8 @@ impl<'r> Value<'r> {
         self.table_or(format!("`{}`", self.name), expected, &help)
     }
 
-    fn table_or(&self, name: String, expected: &str, help: &str) -> Option<Table<'r>> {
+    /// The table, to be called `name`. `expected` says what is taken, `help` what to write.
+    pub(super) fn table_or(&self, name: String, expected: &str, help: &str) -> Option<Table<'r>> {
         let (reader, span, known) = (self.reader, self.span(), Vec::new());
         match self.value.get_ref() {
             DeValue::Table(entries) => {
@@ -313,7 +328,7 @@ impl<'r> Value<'r> {
     }
 
     /// Says that the value is of another type than `expected`.
-    fn mismatch<T>(&self, expected: &str, help: &str) -> Option<T> {
+    pub(super) fn mismatch<T>(&self, expected: &str, help: &str) -> Option<T> {
         let found = match self.value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) | DeValue::Float(_) => "a number",

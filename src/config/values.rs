@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -84,6 +85,15 @@ pub(super) fn list(names: &[&str]) -> String {
 /// A number without a unit, an unknown unit, less than a millisecond (other than zero), more than
 /// [`MAX_DURATION`].
 pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
+    parse_duration_to(text, MAX_DURATION, "a year")
+}
+
+/// [`parse_duration`], with a bound of its own, `most`, and what that is called.
+pub(super) fn parse_duration_to(
+    text: &str,
+    most: Duration,
+    called: &str,
+) -> Result<Duration, ValueError> {
     let refused =
         |help: String| ValueError::new(format!("{} is not a duration", quote(text)), help);
     let example = || "write a number and a unit, such as `5s`, `250ms` or `1m 30s`".to_owned();
@@ -94,11 +104,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
         return Err(refused(example()));
     }
     let duration = humantime::parse_duration(text).map_err(|_| refused(example()))?;
-    let wrong = |what| ValueError::new(format!("{} is {what}", quote(text)), example());
+    let wrong = |what: &str| ValueError::new(format!("{} is {what}", quote(text)), example());
     match duration {
         Duration::ZERO => Ok(duration),
         _ if duration < Duration::from_millis(1) => Err(wrong("less than 1ms")),
-        _ if duration > MAX_DURATION => Err(wrong("more than a year")),
+        _ if duration > most => Err(wrong(&format!("more than {called}"))),
         _ => Ok(duration),
     }
 }
@@ -177,6 +187,20 @@ pub fn parse_network(text: &str) -> Result<IpNet, ValueError> {
     Ok(network)
 }
 
+/// The path of a file.
+///
+/// # Errors
+/// Empty, or with control characters, which no path has by intent.
+pub fn parse_path(text: &str) -> Result<PathBuf, ValueError> {
+    match text.is_empty() || text.chars().any(char::is_control) {
+        true => Err(ValueError::new(
+            format!("{} is not the path of a file", quote(text)),
+            "write such as `cert.pem` or `/etc/ssl/cert.pem`",
+        )),
+        false => Ok(PathBuf::from(text)),
+    }
+}
+
 /// The name of an upstream: what it is called in routes, logs and metrics.
 ///
 /// # Errors
@@ -253,7 +277,7 @@ mod tests {
         fn nothing_panics(text in ".{0,40}", digits in "[0-9. ]{0,22}(s|ms|m|h|y|ns)[0-9. ]{0,9}(s|ms)?") {
             for text in [text, digits] {
                 let _ = (parse_duration(&text), parse_timeout(&text), parse_size(&text));
-                let _ = (parse_network(&text), parse_name(&text));
+                let _ = (parse_network(&text), parse_name(&text), parse_path(&text));
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{LEAST, env};
 
 /// What is doubtful about a file that is right.
 #[track_caller]
-fn doubts(text: &str) -> String {
+pub(super) fn doubts(text: &str) -> String {
     match config::parse_with_doubts("t.toml", text, &env) {
         Ok((_, doubts)) if doubts.is_empty() => String::new(),
         Ok((_, doubts)) => doubts.to_string(),

@@ -6,6 +6,8 @@
 mod doubts;
 mod faults;
 mod properties;
+mod protocol_faults;
+mod protocols;
 mod resilience;
 
 use std::time::Duration;

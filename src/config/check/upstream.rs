@@ -8,14 +8,14 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::{can_be_picked, without_slash};
-use crate::config::draft::DraftUpstream;
-use crate::config::model::{Endpoint, Hash, Limits, Listener, Policy, Queue};
+use crate::config::draft::{DraftListener, DraftUpstream};
+use crate::config::model::{Endpoint, GrpcStatuses, Hash, Limits, Policy, Queue};
 use crate::config::report::Diagnostic;
 use crate::config::table::Reader;
 use crate::config::values::quote;
 
 /// Everything about `draft`, and what of it is wrong together with a listener.
-pub(super) fn check(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[Spanned<Listener>]) {
+pub(super) fn check(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[DraftListener]) {
     check_endpoints(reader, draft, listeners);
     check_ejection(reader, draft);
     warn_of_idle_keys(reader, draft);
@@ -24,7 +24,7 @@ pub(super) fn check(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[Spa
 }
 
 /// What one upstream's endpoints are only wrong in together, or with a listener.
-fn check_endpoints(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[Spanned<Listener>]) {
+fn check_endpoints(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[DraftListener]) {
     let name = quote(&draft.upstream.name).to_string();
     let error = |title: String| Diagnostic::error(title).at(draft.span.clone());
     if draft.whole && draft.endpoints.is_empty() {
@@ -61,11 +61,11 @@ fn check_endpoints(reader: &Reader<'_>, draft: &DraftUpstream, listeners: &[Span
                     .help("write it once, with `weight = 2` for a double share"),
             ),
         }
-        if let Some(l) = listeners.iter().find(|l| l.get_ref().address.is_dialled_by(url)) {
+        if let Some(l) = listeners.iter().find(|l| l.listener.address.is_dialled_by(url)) {
             reader.say(
                 Diagnostic::error(format!("the endpoint {url} is this balancer itself"))
                     .at(endpoint.span())
-                    .see(l.span(), "the listener")
+                    .see(l.span.clone(), "the listener")
                     .help("write the address of a server behind the balancer"),
             );
         }
@@ -119,6 +119,10 @@ fn warn_of_idle_keys(reader: &Reader<'_>, draft: &DraftUpstream) {
     if upstream.retry.attempts == 1 && !upstream.retry.on.0.is_empty() {
         let title = "no answer is retried with one attempt".to_owned();
         warn(&places.retry_on, title, "write `attempts = 2` or more, or remove `on`");
+    }
+    if upstream.retry.attempts == 1 && upstream.retry.grpc_on != GrpcStatuses::default() {
+        let title = "no answer is retried with one attempt".to_owned();
+        warn(&places.retry_grpc_on, title, "write `attempts = 2` or more, or remove `grpc_on`");
     }
 }
 

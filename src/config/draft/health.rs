@@ -7,7 +7,7 @@ use super::set;
 use crate::config::choices::choose;
 use crate::config::fields::{
     parse_check_body, parse_check_field, parse_check_host, parse_check_method, parse_check_path,
-    parse_field_value, parse_regex,
+    parse_field_value, parse_regex, parse_service,
 };
 use crate::config::model::{BodyMatch, Check, Health, HttpCheck, Statuses};
 use crate::config::report::Diagnostic;
@@ -22,15 +22,46 @@ const MAX_IN_A_ROW: u32 = 100;
 const HTTP_KEYS: [&str; 7] =
     ["method", "path", "host", "headers", "status", "body", "body_matches"];
 
+/// Keys that only say something about a check by gRPC.
+const GRPC_KEYS: [&str; 1] = ["service"];
+
+/// What is asked, before anything is known of it.
+#[derive(Clone, Copy)]
+enum Kind {
+    Http,
+    Tcp,
+    Grpc,
+}
+
 /// `health`; `None` where nothing of it can be read.
 pub(super) fn read(reader: &Reader<'_>, value: &Value<'_>, places: &mut Places) -> Option<Health> {
     let mut table = value.inner("a table", "{ path = \"/healthz\" }")?;
-    let tcp = table
-        .text("type", |text| choose("type of check", text, &[("http", false), ("tcp", true)]))
-        .unwrap_or(false);
-    let mut health = Health::new(match tcp {
-        true => tcp_check(reader, &mut table),
-        false => Check::Http(http_check(reader, &mut table)),
+    let kinds = [("http", Kind::Http), ("tcp", Kind::Tcp), ("grpc", Kind::Grpc)];
+    let kind = match table.get("type") {
+        None => Some(Kind::Http),
+        Some(value) => {
+            value.text(|text| choose("type of check", text, &kinds)).map(|k| *k.get_ref())
+        }
+    };
+    let mut health = Health::new(match kind {
+        Some(Kind::Http) => {
+            refuse_keys(reader, &mut table, "http", &GRPC_KEYS, "grpc");
+            Check::Http(http_check(reader, &mut table))
+        }
+        Some(Kind::Tcp) => {
+            refuse_keys(reader, &mut table, "tcp", &HTTP_KEYS, "http");
+            refuse_keys(reader, &mut table, "tcp", &GRPC_KEYS, "grpc");
+            Check::Tcp
+        }
+        // Of a type that cannot be read, so any key may belong to it.
+        None => {
+            let _ = table.text("service", parse_service);
+            Check::Http(http_check(reader, &mut table))
+        }
+        Some(Kind::Grpc) => {
+            refuse_keys(reader, &mut table, "grpc", &HTTP_KEYS, "http");
+            Check::Grpc(table.text("service", parse_service).unwrap_or_default())
+        }
     });
     set(&mut health.interval, table.timeout("interval"));
     // The next check never waits for the last one, unless the file says so.
@@ -39,21 +70,28 @@ pub(super) fn read(reader: &Reader<'_>, value: &Value<'_>, places: &mut Places) 
     set(&mut health.fall, table.count("fall", 1..=MAX_IN_A_ROW));
     health.port = table.count("port", 1..=u16::MAX);
     places.health_timeout = table.place("timeout");
+    places.health_port = table.place("port");
     table.finish();
     Some(health)
 }
 
-fn tcp_check(reader: &Reader<'_>, table: &mut Table<'_>) -> Check {
-    for key in HTTP_KEYS {
+/// Says of each of `keys`, which belong to checks of type `other`, that those of type `kind` have none.
+fn refuse_keys(
+    reader: &Reader<'_>,
+    table: &mut Table<'_>,
+    kind: &str,
+    keys: &[&'static str],
+    other: &str,
+) {
+    for key in keys {
         if let Some(value) = table.get(key) {
             reader.say(
-                Diagnostic::error(format!("a check of type `tcp` has no `{key}`"))
+                Diagnostic::error(format!("a check of type `{kind}` has no `{key}`"))
                     .at(value.span())
-                    .help("remove it, or write `type = \"http\"`"),
+                    .help(format!("remove it, or write `type = \"{other}\"`")),
             );
         }
     }
-    Check::Tcp
 }
 
 fn http_check(reader: &Reader<'_>, table: &mut Table<'_>) -> HttpCheck {

@@ -3,9 +3,11 @@
 //! makes it a configuration.
 
 mod health;
+mod listener;
 mod places;
 mod policy;
 mod resilience;
+mod tls;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -15,12 +17,13 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::listen::{AdminAddress, DEFAULT_ADMIN};
-use super::model::{ClientTimeouts, Drain, Hedge, HostPattern, ListenAddress, Listener, Log};
+use super::model::{Drain, Hedge, HostPattern, Log};
 use super::pattern::parse_route_path;
 use super::report::Diagnostic;
 use super::table::{Reader, Table, Value};
-use super::values::{parse_bytes, parse_duration, parse_name, parse_network, parse_size};
+use super::values::{parse_bytes, parse_duration, parse_name};
 
+pub(super) use listener::DraftListener;
 pub(super) use upstream::DraftUpstream;
 
 /// The most worker threads that can be asked for.
@@ -38,8 +41,7 @@ pub(super) struct Draft {
     pub(super) admin_span: Option<Range<usize>>,
     pub(super) log: Log,
     pub(super) drain: Drain,
-    /// Each with the place of its address.
-    pub(super) listeners: Vec<Spanned<Listener>>,
+    pub(super) listeners: Vec<DraftListener>,
     pub(super) routes: Vec<DraftRoute>,
     /// Whether the file has no routes, not even wrong ones.
     pub(super) routes_missing: bool,
@@ -90,7 +92,8 @@ pub(super) fn read<'r>(reader: &'r Reader<'r>, document: &'r Spanned<DeTable<'r>
         reader.say(Diagnostic::error("there is nothing to send requests to").help(help));
     }
     draft.routes_missing = root.lacks("routes");
-    draft.listeners = root.tables("listeners").into_iter().filter_map(listener).collect();
+    let listeners = root.tables("listeners").into_iter();
+    draft.listeners = listeners.filter_map(|table| listener::read(reader, table)).collect();
     draft.routes = root.tables("routes").into_iter().filter_map(route).collect();
     if let Some(table) = root.get("upstreams").and_then(|v| v.table("[upstreams.NAME]")) {
         let written = table.entries();
@@ -121,49 +124,6 @@ fn drain(drain: &mut Drain, mut table: Table<'_>) {
     set(&mut drain.timeout, table.get("timeout").and_then(|v| v.duration(parse_duration)));
     set(&mut drain.delay, table.get("delay").and_then(|v| v.duration(parse_duration)));
     table.finish();
-}
-
-/// One listener, with the place of its address.
-fn listener(mut table: Table<'_>) -> Option<Spanned<Listener>> {
-    let address = table.require("address", "\":8080\"").and_then(|v| v.text(str::parse));
-    // Read on without an address, so that the other keys' faults are found too.
-    let span = address.as_ref().map_or_else(|| table.span(), Spanned::span);
-    let known = address.is_some();
-    let any = ListenAddress::Ip { ip: None, port: 0 };
-    let mut listener = Listener::new(address.map_or(any, Spanned::into_inner));
-    let networks = table.get("trusted_proxies").and_then(|v| v.items("\"10.0.0.0/8\""));
-    listener.trusted_proxies = networks
-        .into_iter()
-        .flatten()
-        .filter_map(|v| Some(v.text(parse_network)?.into_inner()))
-        .collect();
-    let connections = table.count("max_connections", 1..=MAX_AT_ONCE);
-    listener.max_connections = connections.and_then(|n| usize::try_from(n).ok());
-    listener.max_connections_per_client =
-        table.count("max_connections_per_client", 1..=MAX_AT_ONCE);
-    listener.max_body = table.get("max_body").and_then(|v| max_body(&v));
-    if let Some(value) = table.get("timeouts") {
-        client_timeouts(&mut listener.timeouts, &value);
-    }
-    table.finish();
-    known.then(|| Spanned::new(span, listener))
-}
-
-fn client_timeouts(timeouts: &mut ClientTimeouts, value: &Value<'_>) {
-    let Some(mut table) = value.inner("a table", "{ head = \"10s\" }") else { return };
-    set(&mut timeouts.head, table.timeout("head"));
-    set(&mut timeouts.idle, table.timeout("idle"));
-    set(&mut timeouts.body, table.timeout("body"));
-    set(&mut timeouts.tunnel, table.timeout("tunnel"));
-    table.finish();
-}
-
-/// A number of bytes, with or without a unit; not 0, which would let no body pass.
-fn max_body(value: &Value<'_>) -> Option<u64> {
-    match value.is_integer() {
-        true => value.integer(1..=i64::MAX).and_then(|bytes| u64::try_from(bytes).ok()),
-        false => value.text(parse_size).map(Spanned::into_inner),
-    }
 }
 
 /// One route.

@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::places::Places;
 use super::{MAX_AT_ONCE, bytes, health, set};
-use crate::config::model::{Ejection, Limits, Queue, Retry, SlowStart, Statuses};
+use crate::config::grpc::parse_grpc_failure;
+use crate::config::model::{Ejection, GrpcStatuses, Limits, Queue, Retry, SlowStart, Statuses};
 use crate::config::statuses::FAILURES;
 use crate::config::table::{Table, Value};
 use crate::config::values::parse_timeout;
@@ -66,11 +67,13 @@ pub(super) fn retry(retry: &mut Retry, value: &Value<'_>, places: &mut Places) {
     let Some(mut table) = value.inner("a table or `false`", example) else { return };
     set(&mut retry.attempts, table.count("attempts", 1..=MAX_ATTEMPTS));
     failures(&mut retry.on, &mut table, "on");
+    set(&mut retry.grpc_on, table.get("grpc_on").and_then(|v| grpc_failures(&v)));
     retry.timeout = table.timeout("timeout");
     set(&mut retry.budget, table.number("budget", SHARE));
     set(&mut retry.buffer, kept(&mut table, "buffer"));
     set(&mut retry.hold, kept(&mut table, "hold"));
     places.retry_on = table.place("on");
+    places.retry_grpc_on = table.place("grpc_on");
     places.retry_timeout = table.place("timeout");
     table.finish();
 }
@@ -78,6 +81,14 @@ pub(super) fn retry(retry: &mut Retry, value: &Value<'_>, places: &mut Places) {
 /// Statuses that say that something failed.
 fn failures(statuses: &mut Statuses, table: &mut Table<'_>, key: &'static str) {
     set(statuses, table.get(key).and_then(|v| health::statuses(&v, &FAILURES)));
+}
+
+/// A list of names of gRPC's statuses.
+fn grpc_failures(value: &Value<'_>) -> Option<GrpcStatuses> {
+    let one = |value: &Value<'_>| Some(value.text(parse_grpc_failure)?.into_inner());
+    // Each is read, so that every fault is shown.
+    let read: Vec<_> = value.items("\"unavailable\"")?.iter().map(one).collect();
+    read.into_iter().collect()
 }
 
 /// Bytes that are kept for another try.

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::DeString;
 
 use super::places::Places;
-use super::{MAX_AT_ONCE, health, policy, resilience, set};
+use super::{MAX_AT_ONCE, health, policy, resilience, set, tls};
 use crate::config::model::{BACKUP, Endpoint, EndpointTimeouts, MAX_WEIGHT, Upstream};
 use crate::config::report::Diagnostic;
 use crate::config::table::{Reader, Table, Value};
@@ -41,6 +41,7 @@ pub(super) fn read(
     set(&mut upstream.host, table.parsed("host"));
     set(&mut upstream.forwarded, table.boolean("forwarded"));
     set(&mut upstream.resolve, table.timeout("resolve"));
+    protocols(reader, &mut table, &mut upstream, &mut places);
     if let Some(value) = table.get("timeouts") {
         timeouts(&mut upstream.timeouts, &value);
     }
@@ -53,6 +54,22 @@ pub(super) fn read(
         written.iter().flatten().filter_map(|value| endpoint(reader, value)).collect();
     let whole = written.is_some_and(|written| written.len() == endpoints.len());
     Some(DraftUpstream { upstream, endpoints, span, whole, places })
+}
+
+/// What is spoken with the endpoints.
+fn protocols(
+    reader: &Reader<'_>,
+    table: &mut Table<'_>,
+    upstream: &mut Upstream,
+    places: &mut Places,
+) {
+    if let Some(value) = table.get("tls") {
+        tls::client(reader, &mut upstream.tls, &value, &mut places.tls);
+    }
+    places.http2 = table.place("http2");
+    set(&mut upstream.http2, table.boolean("http2"));
+    places.proxy_protocol = table.place("proxy_protocol");
+    upstream.proxy_protocol = table.parsed("proxy_protocol");
 }
 
 fn timeouts(timeouts: &mut EndpointTimeouts, value: &Value<'_>) {
@@ -80,6 +97,7 @@ fn resilience(
         upstream.sticky = policy::sticky(&value);
     }
     if let Some(value) = table.get("health") {
+        places.health = Some(value.span());
         upstream.health = health::read(reader, &value, places);
     }
     if let Some(value) = table.get("ejection") {
