@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tinylb::config::{
-    self, Check, Config, DEFAULT_ADMIN, Drain, Health, HttpCheck, Listener, Log, Policy, Sticky,
-    Upstream,
+    self, Check, Config, DEFAULT_ADMIN, Drain, Health, HttpCheck, Listener, Log, Policy, ServerTls,
+    Sticky, Upstream,
 };
 
 fn directory() -> PathBuf {
@@ -31,7 +31,14 @@ fn every_example_is_right_and_raises_no_doubt() {
     names.sort();
     assert_eq!(
         names,
-        ["article.toml", "full.toml", "minimal.toml", "resilience.toml", "routes.toml"]
+        [
+            "article.toml",
+            "full.toml",
+            "minimal.toml",
+            "protocols.toml",
+            "resilience.toml",
+            "routes.toml"
+        ]
     );
 }
 
@@ -56,9 +63,12 @@ fn the_full_example_is_right_with_its_comments_too() {
         text.starts_with(['[', '{'])
             || text.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(word))
     };
+    // Each stands instead of another one.
+    let others = ["body", "redirect_https", "certificates", "self_signed", "service"];
+    let is_other =
+        |text: &str| text.split_once(" = ").is_some_and(|(key, _)| others.contains(&key));
     let plain = |line: &str| match line.trim_start().strip_prefix("# ") {
-        // The other one of the two.
-        Some(text) if text.starts_with("body = ") => String::new(),
+        Some(text) if is_other(text) => String::new(),
         Some(text) if is_key(text) => text.to_owned(),
         _ => line.to_owned(),
     };
@@ -68,9 +78,15 @@ fn the_full_example_is_right_with_its_comments_too() {
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     let [listener] = config.listeners.try_into().unwrap();
     assert!(listener.max_connections_per_client.is_some() && listener.max_body.is_some());
+    let tls = listener.tls.unwrap();
+    let [certificate] = tls.certificates.clone().try_into().unwrap();
+    assert!(certificate.ocsp.is_some() && tls.hsts.is_some() && tls.client.unwrap().required);
+    assert_eq!(tls.min_version, ServerTls::new(Vec::new()).min_version);
     assert!(config.routes[0].host.is_some() && config.routes[0].hedge.is_some());
     let [upstream] = config.upstreams.try_into().unwrap();
     assert!(upstream.endpoints.last().unwrap().max_requests.is_some());
+    assert!(upstream.proxy_protocol.is_some() && upstream.tls.identity.is_some());
+    assert!(upstream.tls.ca.is_some() && !upstream.tls.insecure_skip_verify);
     assert!(upstream.retry.timeout.is_some() && upstream.limits.endpoint_connections.is_some());
     assert_eq!(upstream.slow_start.unwrap().curve, 1.0);
     assert_eq!(upstream.sticky.unwrap().same_site, Sticky::new("x").same_site);

@@ -46,13 +46,17 @@ proptest! {
             "slow_start", "priority", "backup", "drain", "type", "method", "headers", "status", "body",
             "body_matches", "port", "interval", "rise", "failures", "rate", "max_time", "max_share",
             "attempts", "on", "budget", "buffer", "hold", "requests", "adaptive", "size", "order",
-            "time", "curve", "cookie", "secret", "max_age", "same_site", "max_requests",
+            "time", "curve", "cookie", "secret", "max_age", "same_site", "max_requests", "tls",
+            "http2", "redirect_https", "proxy_protocol", "handshake", "cert", "key", "ocsp",
+            "certificates", "self_signed", "min_version", "client_ca", "client_auth", "hsts", "ca",
+            "server_name", "insecure_skip_verify", "grpc_on", "service",
         ]),
         value in prop::sample::select(vec![
             "0", "-1", "1.5", "true", "[]", "{}", "[[]]", "[{}]", "\"\"", "\"${\"", "\"$${x}\"",
             "1979-05-27", "0x7fffffffffffffff", "'''\na\n'''", "\"\\u0000\"", "{ a = { b = 1 } }",
             "0.5", "-0.0", "nan", "inf", "1e400", "false", "[0.1]", "9223372036854775808", "\"5s\"",
             "\"5xx\"", "[\"5xx\", 404]",
+            "\"1.3\"", "\"v1\"", "443", "[{ cert = \"a\", key = \"b\" }]", "[\"unavailable\"]",
         ]),
     ) {
         let at = MUCH.lines().position(|line| line.trim_start_matches("# ").starts_with(&format!("{key} =")));
