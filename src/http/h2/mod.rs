@@ -14,10 +14,11 @@
 //!
 //! The library underneath has refused much before: names that are not in lower case, pseudo-fields
 //! that are unknown, repeated or out of place, fields that belong to a connection. It lets pass what
-//! `tests.rs` shows, and some of what it refuses is refused here again, so that what may reach an
-//! endpoint does not hang on its version.
+//! `tests/` shows, and some of what it refuses is refused here again, so that what may reach an
+//! endpoint does not hang on its version. Against floods of frames there is the [`meter`].
 
 mod fields;
+pub mod meter;
 mod request;
 mod response;
 #[cfg(test)]
