@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::work::Work;
 use crate::config::fields::parse_check_path;
-use crate::config::values::{nearest, parse_duration, parse_network};
+use crate::config::values::{nearest, parse_duration, parse_network, parse_path};
 use crate::config::{
     AccessLog, AdminAddress, EndpointUrl, HostMode, ListenAddress, LogLevel, MAX_WORKERS, Policy,
 };
@@ -22,10 +22,13 @@ Examples:
   tinylb http://localhost:8001 http://localhost:8002
                                    balance over two servers, on port 8080
   tinylb 10.0.0.1:80 10.0.0.2:80 --listen :80 --policy least-requests
+  tinylb h2c://localhost:50051 --listen :8443 --tls-self-signed
+                                   gRPC by HTTPS, with a certificate made at start
   tinylb demo                      try it without any server of your own
   tinylb check && tinylb run       check ./tinylb.toml, then run it
 
-Endpoints are http://host:port/base, http://host (port 80) or host:port.
+Endpoints are http://host:port/base, https://host:port/base, h2c://host:port (HTTP/2 without TLS),
+host:port (http://) or unix:/path.
 Exit codes: 0 ok, 1 error in the configuration or at run time, 2 usage.";
 
 /// A tiny load balancer.
@@ -68,12 +71,22 @@ pub(super) enum Command {
 /// One-line use: everything that a file says about one upstream.
 #[derive(Debug, Args)]
 pub(super) struct LineArgs {
-    /// Endpoints to balance over: http://host:port/base, or host:port
+    /// Endpoints to balance over: http://host:port/base, host:port and others, below
     #[arg(value_name = "URL", value_parser = parse_endpoint)]
     pub(super) urls: Vec<EndpointUrl>,
-    /// Listen here, such as 127.0.0.1:8080; can be repeated [default: :8080, IPv4 and IPv6]
+    /// Listen here, such as 127.0.0.1:8080 or unix:/run/tinylb.sock; can be repeated [default: :8080,
+    /// IPv4 and IPv6]
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Vec<ListenAddress>,
+    /// Speak HTTPS, with this certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key", value_parser = parse_path)]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", value_parser = parse_path)]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Speak HTTPS, with a certificate for localhost that is made at start, to try things out
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub(super) tls_self_signed: bool,
     /// How an endpoint is picked: p2c, least-requests, round-robin, random, peak-ewma, least-time
     /// or consistent-hash [default: p2c]
     #[arg(long)]
@@ -167,6 +180,8 @@ impl LineArgs {
     fn first_option(&self) -> Option<&'static str> {
         let given = [
             ("--listen", !self.listen.is_empty()),
+            ("--tls-cert", self.tls_cert.is_some()),
+            ("--tls-self-signed", self.tls_self_signed),
             ("--policy", self.policy.is_some()),
             ("--host", self.host.is_some()),
             ("--health", self.health.is_some()),

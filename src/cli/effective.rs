@@ -3,8 +3,8 @@
 
 use super::args::{LineArgs, ProcessArgs};
 use crate::config::{
-    Check, Config, DEFAULT_ADMIN, Drain, Endpoint, EndpointUrl, Health, HttpCheck, ListenAddress,
-    Listener, Log, Route, Upstream,
+    Certificate, Check, Config, DEFAULT_ADMIN, Drain, Endpoint, EndpointUrl, Health, HttpCheck,
+    ListenAddress, Listener, Log, Route, ServerTls, Upstream,
 };
 
 /// What the only upstream is called in one-line use.
@@ -38,11 +38,23 @@ pub(super) fn of_line(line: &LineArgs) -> Config {
         [] => &[LISTEN],
         given => given,
     };
+    let tls = tls(line);
     let listener = |address: &ListenAddress| Listener {
+        tls: tls.clone(),
         trusted_proxies: line.trusted_proxies.clone(),
         ..Listener::new(address.clone())
     };
     of_one(addresses.iter().map(listener).collect(), upstream)
+}
+
+/// How HTTPS is spoken, if it is.
+fn tls(line: &LineArgs) -> Option<ServerTls> {
+    let pair = line.tls_cert.clone().zip(line.tls_key.clone());
+    let certificate = pair.map(|(cert, key)| Certificate { cert, key, ocsp: None });
+    let certificates: Vec<_> = certificate.into_iter().collect();
+    let self_signed = line.tls_self_signed;
+    (self_signed || !certificates.is_empty())
+        .then(|| ServerTls { self_signed, ..ServerTls::new(certificates) })
 }
 
 /// Endpoints that share alike.
@@ -68,7 +80,11 @@ pub(super) fn contradiction(config: &Config) -> Option<String> {
         if let Some(earlier) = addresses[..index].iter().find(|earlier| earlier.collides(later)) {
             return Some(format!(
                 "the addresses {earlier} and {later} of --listen collide; leave one of them out, \
-                 or give it another port"
+                 or give it another {}",
+                match later {
+                    ListenAddress::Ip { .. } => "port",
+                    ListenAddress::Unix(_) => "path",
+                }
             ));
         }
     }
@@ -85,7 +101,7 @@ pub(super) fn contradiction(config: &Config) -> Option<String> {
         if let Some(listener) = addresses.iter().find(|listener| listener.is_dialled_by(url)) {
             return Some(format!(
                 "the endpoint {url} is this balancer itself, which listens on {listener}; write \
-                 --listen with another port"
+                 --listen with another address"
             ));
         }
     }
@@ -128,6 +144,20 @@ mod tests {
     }
 
     #[test]
+    fn https_is_the_same_as_in_a_file() {
+        let file = |tls: &str| {
+            let text = format!(
+                "[[listeners]]\naddress = \":8080\"\ntls = {{ {tls} }}\n\
+                 [upstreams.default]\nendpoints = [\"https://a\"]\n"
+            );
+            config::parse("t.toml", &text, &|_| None).unwrap()
+        };
+        let own = line("tinylb https://a --tls-cert c.pem --tls-key /k.pem");
+        assert_eq!(own, file("cert = \"c.pem\", key = \"/k.pem\""));
+        assert_eq!(line("tinylb https://a --tls-self-signed"), file("self_signed = true"));
+    }
+
+    #[test]
     fn options_reach_the_configuration() {
         let config = line(
             "tinylb a:1 --listen :1 --listen [::1]:2 --policy random --host endpoint --admin off \
@@ -149,6 +179,8 @@ mod tests {
             ("tinylb a:1 --listen :80 --listen 127.0.0.1:80", "--listen"),
             ("tinylb a:1 --listen :9900", "--admin"),
             ("tinylb localhost:8080", "--listen"),
+            ("tinylb a:1 --listen unix:/a --listen unix:/a", "another path"),
+            ("tinylb unix:/a --listen unix:/a", "--listen with another address"),
         ] {
             assert!(contradiction(&line(text)).unwrap().contains(option), "{text}");
         }

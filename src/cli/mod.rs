@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod effective;
 mod messages;
+mod summary;
 mod work;
 
 use std::io::{self, IsTerminal, Write};
