@@ -10,6 +10,9 @@ use super::values::{ValueError, quote};
 /// Where the admin address is if nobody says otherwise: only this machine reaches it.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
+/// What the address of clients is that come by a Unix socket: they are on this machine, and have no other.
+pub const UNIX_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 impl ListenAddress {
     /// Whether both cannot be listened on at once. The kernel's choice, port 0, never collides.
     pub fn collides(&self, other: &Self) -> bool {

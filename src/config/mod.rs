@@ -30,7 +30,7 @@ use toml::de::DeTable;
 
 pub use draft::MAX_WORKERS;
 pub use env::Env;
-pub use listen::{AdminAddress, DEFAULT_ADMIN};
+pub use listen::{AdminAddress, DEFAULT_ADMIN, UNIX_CLIENT};
 pub use model::*;
 pub use places::Section;
 pub use report::{ConfigError, Report};

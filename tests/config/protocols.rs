@@ -172,16 +172,29 @@ fn with_proxy_protocol_no_http2_is_offered() {
 }
 
 #[test]
-fn listeners_on_unix_sockets_have_no_networks() {
+fn clients_of_unix_sockets_are_this_machine() {
     let file = |rest: &str| listener(rest).replace("\":8443\"", "\"unix:/run/lb.sock\"");
-    right(&file(""));
-    let found = faults(&file("proxy_protocol = [\"10.0.0.0/8\"]"));
-    assert_eq!(found[0], "clients of a Unix socket are in no network");
-    for key in ["trusted_proxies = [\"10.0.0.0/8\"]", "max_connections_per_client = 5"] {
-        let found = doubts(&file(key));
-        let name = key.split(' ').next().unwrap();
-        assert!(found.contains(&format!("`{name}` says nothing to a Unix socket")), "{found}");
+    for right in [
+        "",
+        "proxy_protocol = [\"10.0.0.0/8\", \"127.0.0.1\"]\nmax_connections_per_client = 5",
+        "trusted_proxies = [\"127.0.0.0/8\"]",
+    ] {
+        assert_eq!(doubts(&file(right)), "", "{right}");
     }
+    for (key, doubt) in [
+        ("proxy_protocol = [\"10.0.0.0/8\"]", "`proxy_protocol` has no client of a Unix socket"),
+        ("trusted_proxies = [\"::1\"]", "`trusted_proxies` has no client of a Unix socket"),
+        ("max_connections_per_client = 5", "the clients of a Unix socket count as one"),
+    ] {
+        let found = doubts(&file(key));
+        assert!(found.starts_with(&format!("warning: {doubt}\n --> t.toml:3:")), "{found}");
+        assert!(found.contains("its clients are 127.0.0.1"), "{found}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_for_one_listener_and_no_endpoint() {
+    let file = |rest: &str| listener(rest).replace("\":8443\"", "\"unix:/run/lb.sock\"");
     let twice = file("[[listeners]]\naddress = \"unix:/run/lb.sock\"");
     let found = faults(&twice);
     assert_eq!(found[0], "the listeners unix:/run/lb.sock and unix:/run/lb.sock collide");

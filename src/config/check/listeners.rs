@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use ipnet::IpNet;
+
 use crate::config::draft::{Draft, DraftListener};
+use crate::config::listen::UNIX_CLIENT;
 use crate::config::model::{ClientTimeouts, ListenAddress};
 use crate::config::report::Diagnostic;
 use crate::config::table::Reader;
@@ -13,7 +16,7 @@ pub(super) fn check(reader: &Reader<'_>, draft: &Draft) {
     for listener in &draft.listeners {
         check_redirect(reader, listener);
         match listener.listener.address {
-            ListenAddress::Unix(_) => check_unix(reader, listener),
+            ListenAddress::Unix(_) => warn_of_networks(reader, listener),
             ListenAddress::Ip { port, .. } => warn_of_circle(reader, listener, port),
         }
         warn_of_idle_keys(reader, listener);
@@ -86,32 +89,39 @@ fn warn_of_circle(reader: &Reader<'_>, draft: &DraftListener, port: u16) {
     }
 }
 
-/// Clients of a Unix socket have no address that a network could be for.
-fn check_unix(reader: &Reader<'_>, draft: &DraftListener) {
+/// Clients of a Unix socket are all [`UNIX_CLIENT`], unless a PROXY header says who they are.
+fn warn_of_networks(reader: &Reader<'_>, draft: &DraftListener) {
     let (listener, places) = (&draft.listener, &draft.places);
-    if let (Some(place), false) = (&places.proxy_protocol, listener.proxy_protocol.is_empty()) {
-        reader.say(
-            Diagnostic::error("clients of a Unix socket are in no network")
-                .at(place.clone())
-                .see(draft.span.clone(), "the Unix socket")
-                .help("listen on an address, such as `127.0.0.1:8080`, or remove it"),
-        );
-    }
-    let warn = |place: &Option<Range<usize>>, key: &str| {
+    let warn = |place: &Option<Range<usize>>, title: String, help: String| {
         if let Some(place) = place {
-            let title = format!("`{key}` says nothing to a Unix socket");
             reader.say(
                 Diagnostic::warning(title)
                     .at(place.clone())
-                    .see(draft.span.clone(), "its clients have no addresses")
-                    .help("listen on an address, such as `127.0.0.1:8080`, or remove it"),
+                    .see(draft.span.clone(), format!("its clients are {UNIX_CLIENT}"))
+                    .help(help),
             );
         }
     };
-    if !listener.trusted_proxies.is_empty() {
-        warn(&places.trusted_proxies, "trusted_proxies");
+    let has_clients =
+        |networks: &[IpNet]| networks.iter().any(|network| network.contains(&UNIX_CLIENT));
+    for (key, networks, place) in [
+        ("proxy_protocol", &listener.proxy_protocol, &places.proxy_protocol),
+        ("trusted_proxies", &listener.trusted_proxies, &places.trusted_proxies),
+    ] {
+        if !networks.is_empty() && !has_clients(networks) {
+            let title = format!("`{key}` has no client of a Unix socket");
+            warn(
+                place,
+                title,
+                format!("write `[\"{UNIX_CLIENT}\"]` for all of them, or remove it"),
+            );
+        }
     }
-    warn(&places.max_connections_per_client, "max_connections_per_client");
+    if !has_clients(&listener.proxy_protocol) {
+        let title = "the clients of a Unix socket count as one".to_owned();
+        let help = "remove it; `max_connections` is for all together".to_owned();
+        warn(&places.max_connections_per_client, title, help);
+    }
 }
 
 /// Keys that say nothing without another one, or something that nobody means.
