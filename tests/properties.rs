@@ -33,6 +33,7 @@ fn every_seed_holds() {
     seeds("response", |bytes| checks::response::check(Input::of(bytes)));
     seeds("chunked", |bytes| checks::chunked::check(Input::of(bytes)));
     seeds("path", checks::path::check);
+    seeds("proxy_protocol", checks::proxy_protocol::check);
     seeds("config", checks::config::check);
 }
 
@@ -164,6 +165,62 @@ fn chunks() -> impl Strategy<Value = String> {
     })
 }
 
+/// A line of the PROXY protocol, mostly as it should be.
+fn proxy_line() -> impl Strategy<Value = Vec<u8>> {
+    let address = prop_oneof![
+        6 => any::<std::net::Ipv4Addr>().prop_map(|ip| ip.to_string()),
+        6 => any::<std::net::Ipv6Addr>().prop_map(|ip| ip.to_string()),
+        4 => "(([0-9a-f]{1,5})?:){1,8}(1\\.2\\.3\\.4|[0-9A-F]{1,4})?",
+        1 => "([0-9]{1,3}\\.){2,4}[0-9]{1,3}",
+    ];
+    let port = prop_oneof![4 => any::<u16>().prop_map(|port| port.to_string()), 1 => "[+0-9]{0,6}"];
+    let family = one_of(&["TCP4", "TCP4", "TCP4", "TCP6", "TCP6", "TCP6", "UNKNOWN", "UDP4"]);
+    let end = one_of(&["\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "", " \r\n", "\r\r\n"]);
+    let parts = (family, address.clone(), address, port.clone(), port, end);
+    parts.prop_map(|(family, from, to, from_port, to_port, end)| {
+        format!("PROXY {family} {from} {to} {from_port} {to_port}{end}behind").into_bytes()
+    })
+}
+
+/// A binary header of it: a command, a family, and a block that is mostly as it should be.
+fn proxy_header() -> impl Strategy<Value = Vec<u8>> {
+    let value = vec(any::<u8>(), 0..6);
+    let tlv = |kinds: &'static [u8]| {
+        (select(kinds), value.clone()).prop_map(|(kind, value)| tlv(kind, &value))
+    };
+    let inner = (value.clone(), vec(tlv(&[0x21, 0x22, 0x23, 0x24]), 0..4));
+    let ssl = inner.prop_map(|(front, inner)| tlv_of(0x20, &front, &inner));
+    let tlvs = prop_oneof![
+        4 => tlv(&[1, 2, 4, 5, 0x30]),
+        2 => any::<[u8; 4]>().prop_map(|sum| tlv_of(3, &sum, &[])),
+        1 => ssl,
+        1 => value.clone(),
+    ];
+    let block = prop_oneof![vec(any::<u8>(), 12), vec(any::<u8>(), 36), vec(any::<u8>(), 216)];
+    let command = select(&[0x20u8, 0x21, 0x21, 0x21, 0x21, 0x22][..]);
+    let family = prop_oneof![8 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    (command, family, block, vec(tlvs, 0..5)).prop_map(|(command, family, block, tlvs)| {
+        let usual = match block.len() {
+            12 => 0x11,
+            36 => 0x21,
+            _ => 0x31,
+        };
+        let block = [block, tlvs.concat()].concat();
+        let length = u16::try_from(block.len()).unwrap().to_be_bytes();
+        let start = [command, family.unwrap_or(usual), length[0], length[1]];
+        [b"\r\n\r\n\0\r\nQUIT\n", &start[..], &block, b"behind"].concat()
+    })
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    tlv_of(kind, value, &[])
+}
+
+fn tlv_of(kind: u8, value: &[u8], inner: &[Vec<u8>]) -> Vec<u8> {
+    let value = [value, &inner.concat()].concat();
+    [&[kind, 0, u8::try_from(value.len()).unwrap()], &value[..]].concat()
+}
+
 /// A file in which each line may be missing, or come in another place.
 fn file() -> impl Strategy<Value = String> {
     let line = one_of(&[
@@ -226,6 +283,16 @@ proptest! {
     }
 
     #[test]
+    fn lines_of_the_proxy_protocol(line in proxy_line()) {
+        checks::proxy_protocol::check(&line);
+    }
+
+    #[test]
+    fn headers_of_the_proxy_protocol(header in proxy_header()) {
+        checks::proxy_protocol::check(&header);
+    }
+
+    #[test]
     fn files(file in file()) {
         checks::config::check(file.as_bytes());
     }
@@ -236,6 +303,7 @@ proptest! {
         checks::response::check(Input::of(&bytes));
         checks::chunked::check(Input::of(&bytes));
         checks::path::check(&bytes);
+        checks::proxy_protocol::check(&bytes);
         checks::config::check(&bytes);
     }
 }

@@ -10,6 +10,7 @@
 pub mod chunked;
 pub mod config;
 pub mod path;
+pub mod proxy_protocol;
 pub mod request;
 pub mod response;
 pub mod strict;

@@ -6,6 +6,7 @@
 //! [`response`] interprets what comes back. [`cookie`] and [`query`] find what policies go by.
 //! [`h2`] turns the heads of HTTP/2 into the text that all of these work on, and back; [`grpc`] says
 //! failures so that callers by gRPC understand them.
+//! [`proxy_protocol`] reads and writes what may come before all of it.
 
 pub mod body;
 pub mod buffer;
@@ -16,6 +17,7 @@ pub mod h2;
 pub mod head;
 pub mod hex;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod request;
 pub mod response;
