@@ -3,18 +3,20 @@
 
 mod admin;
 mod care;
+mod certificates;
 mod checkup;
 mod drain;
 mod endpoints;
 mod metrics;
 mod names;
 mod signals;
+mod upkeep;
 mod view;
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::config::{self, Config, ListenAddress};
+use crate::config::{self, Config, ListenAddress, Report};
 use crate::health::active::MAX_CHECKS;
 use crate::health::redial::MAX_REDIALS;
 use crate::net::{descriptors, listen};
@@ -32,7 +34,10 @@ use crate::server::{Bound, Workers};
 use care::Care;
 use names::Resolver;
 use signals::{Signal, Signals};
+use upkeep::Upkeep;
 use view::View;
+
+pub use certificates::{Certificates, Clients, Owner, Trouble, Troubles};
 
 /// Descriptors that are needed besides connections: 128 for sockets that listen, epoll, files and
 /// names, and those of checks and dials in the background.
@@ -49,6 +54,7 @@ pub struct Balancer {
     listeners: Vec<Bound>,
     addresses: Vec<ListenAddress>,
     admin: Option<std::net::TcpListener>,
+    certificates: Certificates,
 }
 
 /// How a run of the balancer ended.
@@ -61,14 +67,17 @@ pub enum Ended {
 }
 
 impl Balancer {
-    /// Binds every address in `config`. `reload_from` is the file that HUP re-reads.
+    /// Reads the certificates that `config` names, and binds every address in it. `reload_from` is the
+    /// file that HUP re-reads.
     ///
     /// # Errors
-    /// An address that cannot be bound; the message names it, the key and the option.
+    /// What is wrong with certificates, or an address that cannot be bound; the message names it, the
+    /// key and the option.
     pub fn bind(mut config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = *config.workers.get_or_insert_with(cores);
         fit_to_descriptors(&mut config);
+        let certificates = Certificates::read(&config)?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for listener in &config.listeners {
@@ -91,7 +100,7 @@ impl Balancer {
                 .with_context(|| format!("cannot listen on {address} ([admin] listen, --admin)"))
         });
         let admin = admin.transpose()?;
-        Ok(Self { config, reload_from, listeners, addresses, admin })
+        Ok(Self { config, reload_from, listeners, addresses, admin, certificates })
     }
 
     /// The addresses listened on, in the order of the configuration, real ports in place of 0.
@@ -129,7 +138,7 @@ impl Balancer {
         let mut signals = Signals::new().context("signals cannot be caught")?;
         let addresses = self.addresses();
         let admin_address = self.admin_address();
-        let Self { config, reload_from, listeners, admin, .. } = self;
+        let Self { config, reload_from, listeners, admin, certificates, .. } = self;
         let count = config.workers.unwrap_or(1);
         let mut resolver = Resolver::new(&config);
         resolver.wait_for_first_answers().await;
@@ -141,7 +150,10 @@ impl Balancer {
         let workers =
             Workers::start(count, listeners, &snapshot, &log).context("workers cannot start")?;
         drop(log);
-        let view = Rc::new(RefCell::new(View::new(snapshot, Arc::clone(&workers.shared))));
+        let upkeep = Upkeep::new(certificates);
+        let mut view = View::new(snapshot, Arc::clone(&workers.shared));
+        view.certificates = upkeep.told();
+        let view = Rc::new(RefCell::new(view));
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
             tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
@@ -155,7 +167,8 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let mut control = Control { config, reload_from, read, workers, resolver, care, view };
+        let mut control =
+            Control { config, reload_from, read, workers, resolver, care, upkeep, view };
         control.until_the_end(&mut signals).await;
         Ok(control.drain(&mut signals).await)
     }
@@ -221,6 +234,7 @@ struct Control {
     workers: Workers,
     resolver: Resolver,
     care: Care,
+    upkeep: Upkeep,
     view: Rc<RefCell<View>>,
 }
 
@@ -239,28 +253,35 @@ impl Control {
                     Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
                 },
                 () = self.care.take(&self.view, &self.workers.shared) => {}
+                () = self.upkeep.take(&self.view) => {}
                 changed = self.resolver.changed() => if changed { self.replace_snapshot().await },
             }
         }
     }
 
-    /// Reads the file again and puts its routes and upstreams in force, or changes nothing.
+    /// Reads the file again, and certificates; puts its routes and upstreams in force, or changes
+    /// nothing.
     async fn reload(&mut self) {
-        let Some(file) = &self.reload_from else {
-            tracing::info!("nothing to reload: the configuration came from the command line");
+        let Some(file) = self.reload_from.clone() else {
+            // Nothing is new in it, so that nothing can be wrong with that.
+            let _ = self.upkeep.reread(&self.config).await;
+            self.view.borrow_mut().certificates = self.upkeep.told();
+            let why = "the configuration came from the command line";
+            tracing::info!("nothing to reload but certificates: {why}");
             return;
         };
-        let loaded = config::load_with_doubts(file);
+        let read = self.read_again(&file).await;
         {
             let mut view = self.view.borrow_mut();
-            view.reload_succeeded = loaded.is_ok();
+            view.reload_succeeded = read.is_ok();
             view.reloaded_at = SystemTime::now();
+            view.certificates = self.upkeep.told();
         }
         let file = file.display().to_string();
-        let (config, doubts) = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(file, "not reloaded, nothing has changed:\n{error}");
+        let (config, doubts) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                tracing::error!(file, "not reloaded, nothing has changed:\n{why}");
                 return;
             }
         };
@@ -277,6 +298,13 @@ impl Control {
         self.resolver.wait_for_first_answers().await;
         self.replace_snapshot().await;
         tracing::info!(file, "reloaded");
+    }
+
+    /// What `file` says now, and everything that it names read.
+    async fn read_again(&mut self, file: &Path) -> Result<(Config, Report), String> {
+        let (config, doubts) = config::load_with_doubts(file).map_err(|e| e.to_string())?;
+        self.upkeep.reread(&config).await.map_err(|e| e.to_string())?;
+        Ok((config, doubts))
     }
 
     /// Builds a snapshot of what is known now, has the endpoints that are new in it checked, and

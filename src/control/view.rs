@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::checkup::Tallies;
+use super::upkeep::Told;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
 
@@ -18,6 +19,8 @@ pub(super) struct View {
     pub shared: Arc<Shared>,
     /// The checks made.
     pub checks: Tallies,
+    /// The certificates, and how often they were read again.
+    pub certificates: Told,
     /// Whether the last reload, or the start, found a valid configuration.
     pub reload_succeeded: bool,
     /// When that was.
@@ -28,6 +31,14 @@ impl View {
     pub(super) fn new(snapshot: Arc<Snapshot>, shared: Arc<Shared>) -> Self {
         let reloaded_at = SystemTime::now();
         let checks = Tallies::new();
-        Self { is_ready: true, snapshot, shared, checks, reload_succeeded: true, reloaded_at }
+        Self {
+            is_ready: true,
+            snapshot,
+            shared,
+            checks,
+            certificates: Told::default(),
+            reload_succeeded: true,
+            reloaded_at,
+        }
     }
 }

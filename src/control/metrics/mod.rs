@@ -1,5 +1,6 @@
 //! Renders the workers' counter cells for Prometheus: summed here, when somebody asks.
 
+mod certificates;
 mod endpoints;
 mod upstreams;
 mod workers;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::checkup::Tallies;
+use super::upkeep::Told;
 use super::view::View;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::Shared;
@@ -32,6 +34,7 @@ pub(super) fn render(view: &View) -> Result<String, fmt::Error> {
         snapshot: Arc::clone(&view.snapshot),
         shared: Arc::clone(&view.shared),
         checks: view.checks.clone(),
+        certificates: view.certificates.clone(),
         reload_succeeded: view.reload_succeeded,
         reloaded_at: reloaded_at.map_or(0.0, |d| d.as_secs_f64()),
     }));
@@ -45,6 +48,7 @@ struct Sums {
     snapshot: Arc<Snapshot>,
     shared: Arc<Shared>,
     checks: Tallies,
+    certificates: Told,
     reload_succeeded: bool,
     reloaded_at: f64,
 }
@@ -54,6 +58,7 @@ impl Collector for Sums {
         self.upstreams(&mut encoder)?;
         self.endpoints(&mut encoder)?;
         self.workers(&mut encoder)?;
+        self.certificates(&mut encoder)?;
         self.process(&mut encoder)
     }
 }

@@ -12,7 +12,7 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::time::ASN1Time;
 
-use super::error::{Content, Fault, FileKey, Problem};
+use super::error::{Content, Fault, FileKey, NOT_X509, Problem, words};
 use super::names::Names;
 use super::ocsp::{self, Response};
 use super::{files, provider};
@@ -111,9 +111,9 @@ impl Loaded {
         key: PrivateKeyDer<'static>,
         file: &Path,
     ) -> Result<Self, Problem> {
-        let bad = |why: &dyn ToString| Problem::BadCertificate(1, why.to_string());
         let first = chain.first().ok_or(Problem::NoCertificate(Content::Empty))?;
-        let (_, parsed) = X509Certificate::from_der(first).map_err(|error| bad(&error))?;
+        let (_, parsed) = X509Certificate::from_der(first)
+            .map_err(|_| Problem::BadCertificate(1, NOT_X509.to_owned()))?;
         let names = Names::of(&parsed);
         let validity = parsed.validity();
         let (begin, end) = (system_time(validity.not_before), system_time(validity.not_after));
@@ -159,7 +159,7 @@ fn certified(
     file: &Path,
 ) -> Result<CertifiedKey, Problem> {
     let key = provider.key_provider.load_private_key(key);
-    let key = key.map_err(|error| Problem::BadKey(error.to_string()))?;
+    let key = key.map_err(|error| Problem::BadKey(words(&error)))?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // Not every kind of key tells.
@@ -171,7 +171,7 @@ fn certified(
             });
             Err(Problem::KeyMismatch(file.to_owned(), owner.map(|index| index + 1)))
         }
-        Err(error) => Err(Problem::BadCertificate(1, error.to_string())),
+        Err(error) => Err(Problem::BadCertificate(1, words(&error))),
     }
 }
 

@@ -112,9 +112,8 @@ impl TlsClient {
         self.terms().identity.clone()
     }
 
-    /// What is allowed but hardly meant: a certificate that has ended or is about to.
-    pub fn warnings(&self) -> Vec<Fault> {
-        let now = SystemTime::now();
+    /// What is allowed but hardly meant at `now`: a certificate that has ended or is about to.
+    pub fn doubts(&self, now: SystemTime) -> Vec<Fault> {
         self.presented().and_then(|presented| presented.doubt(now)).into_iter().collect()
     }
 }

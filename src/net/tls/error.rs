@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use humantime::format_rfc3339_seconds;
+use rustls::CertificateError;
 
 /// A key in the tables of TLS, of a listener (`[listeners.tls]`) or an upstream (`tls`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,8 +123,8 @@ impl fmt::Display for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is empty"),
-            Self::Der => f.write_str("it looks like DER, which is PEM without its text"),
-            Self::Unknown => f.write_str("it is not PEM"),
+            Self::Der => f.write_str("it seems to be DER"),
+            Self::Unknown => f.write_str("it is neither PEM nor DER"),
             Self::Pem(labels) => write!(f, "it holds {}", labels.join(", ")),
         }
     }
@@ -164,7 +165,7 @@ pub enum Problem {
     #[error("the private key does not belong to the certificate in {:?}", .0.display().to_string())]
     KeyMismatch(PathBuf, Option<usize>),
     /// Not what `openssl ocsp -respout` writes.
-    #[error("there is no OCSP response in DER in it; {0}")]
+    #[error("this is no OCSP response in DER; {0}")]
     NoOcsp(Content),
     /// The responder's refusal (RFC 6960 4.2.1).
     #[error("the OCSP response is a refusal (status {0})")]
@@ -256,12 +257,25 @@ impl Problem {
     }
 }
 
+/// What the library says, without what it says around it.
+pub(super) fn words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::General(why) => why.clone(),
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => NOT_X509.to_owned(),
+        rustls::Error::InvalidCertificate(why) => why.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// What is said of a certificate that cannot be parsed; where the parser stopped helps nobody.
+pub(super) const NOT_X509: &str = "it is not X.509";
+
 /// How to come by PEM with `label`, where there is `content`.
 fn pem_wanted(label: &str, command: &str, content: &Content) -> String {
     match content {
         Content::Der => {
             format!("make PEM of it: `openssl {command} -inform der -in FILE -out FILE.pem`")
         }
-        _ => format!("write the path of PEM with `-----BEGIN {label}-----`"),
+        _ => format!("write the path of a file in PEM, with `-----BEGIN {label}-----`"),
     }
 }

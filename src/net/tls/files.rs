@@ -8,7 +8,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::error::{Content, Fault, FileKey, Problem};
+use super::error::{Content, Fault, FileKey, Problem, words};
 
 /// The largest file that is read, in bytes: many times all authorities that there are.
 pub(super) const MAX_FILE: usize = 16 << 20;
@@ -65,7 +65,7 @@ pub(super) fn authorities(key: FileKey, path: &Path) -> Result<RootCertStore, Fa
     for (index, authority) in found.into_iter().enumerate() {
         roots
             .add(authority)
-            .map_err(|error| fault(Problem::BadCertificate(index + 1, error.to_string())))?;
+            .map_err(|error| fault(Problem::BadCertificate(index + 1, words(&error))))?;
     }
     Ok(roots)
 }

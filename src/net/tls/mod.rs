@@ -13,7 +13,7 @@ pub mod server;
 mod session;
 mod subject;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tickets;
 mod unverified;
 mod watch;

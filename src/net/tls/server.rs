@@ -108,10 +108,9 @@ impl TlsServer {
         self.current().loaded.iter().map(|loaded| loaded.presented.clone()).collect()
     }
 
-    /// What is allowed but hardly meant: certificates that have ended or are about to, and OCSP
-    /// responses that do not help.
-    pub fn warnings(&self) -> Vec<Fault> {
-        let now = SystemTime::now();
+    /// What is allowed but hardly meant at `now`: certificates that have ended or are about to, and
+    /// OCSP responses that do not help.
+    pub fn doubts(&self, now: SystemTime) -> Vec<Fault> {
         let loaded = &self.current().loaded;
         let doubts = |loaded: &Arc<Loaded>| [loaded.presented.doubt(now), loaded.doubt.clone()];
         loaded.iter().flat_map(doubts).flatten().collect()

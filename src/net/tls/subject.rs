@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use x509_parser::asn1_rs::{FromDer, Tag, ToDer};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::x509::AttributeTypeAndValue;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// The longest subject that is told, in bytes. One that is longer is not: cut short it might be
 /// somebody else's.
@@ -35,9 +35,13 @@ const NAMES: [(&str, &str); 15] = [
 /// [`MAX_SUBJECT`].
 pub(super) fn subject(der: &[u8]) -> Option<Box<str>> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    text_of(certificate.subject())
+}
+
+fn text_of(subject: &X509Name<'_>) -> Option<Box<str>> {
     let mut text = String::new();
     // The last comes first (RFC 4514 2.1).
-    let names: Vec<_> = certificate.subject().iter_rdn().collect();
+    let names: Vec<_> = subject.iter_rdn().collect();
     for name in names.into_iter().rev() {
         if !text.is_empty() {
             text.push(',');
@@ -111,6 +115,117 @@ fn push_escaped(text: &mut String, value: &str) {
             b' '..=b'~' => text.push(char::from(byte)),
             // Writing to a string cannot fail.
             _ => drop(write!(text, "\\{byte:02X}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls::tests::der;
+    use proptest::prelude::*;
+
+    /// CN, O and a kind that has no name here, as their OIDs are encoded.
+    const CN: &[u8] = &[0x55, 4, 3];
+    const O: &[u8] = &[0x55, 4, 10];
+    const ODD: &[u8] = &[0x2a, 3, 4];
+
+    const UTF8: u8 = 0x0c;
+
+    /// One attribute.
+    fn attribute(kind: &[u8], tag: u8, value: &[u8]) -> Vec<u8> {
+        der(0x30, &[&der(6, &[kind]), &der(tag, &[value])])
+    }
+
+    fn text(names: &[Vec<Vec<u8>>]) -> Option<Box<str>> {
+        let sets: Vec<_> = names
+            .iter()
+            .map(|set| der(0x31, &set.iter().map(|a| &**a).collect::<Vec<_>>()))
+            .collect();
+        let name = der(0x30, &sets.iter().map(|set| &**set).collect::<Vec<_>>());
+        let (rest, name) = X509Name::from_der(&name).unwrap();
+        assert!(rest.is_empty());
+        text_of(&name)
+    }
+
+    #[test]
+    fn values_are_escaped_as_the_rfc_has_it() {
+        let cases: [(u8, &[u8], &str); 19] = [
+            (UTF8, b"alice", "alice"),
+            (UTF8, b"Ours, Inc.", "Ours\\, Inc."),
+            (UTF8, b"a+b;c<d>e\"f\\g", "a\\+b\\;c\\<d\\>e\\\"f\\\\g"),
+            (UTF8, b" a  b ", "\\ a  b\\ "),
+            (UTF8, b" ", "\\ "),
+            (UTF8, b"#a#", "\\#a#"),
+            (UTF8, b"a=b", "a=b"),
+            (UTF8, b"", ""),
+            (UTF8, b"a\r\nX-Client-Subject: b", "a\\0D\\0AX-Client-Subject: b"),
+            (UTF8, b"\0\x7f", "\\00\\7F"),
+            (UTF8, "Lučić".as_bytes(), "Lu\\C4\\8Di\\C4\\87"),
+            (0x13, b"printable", "printable"),
+            (0x16, b"a@b", "a@b"),
+            (0x14, b"caf\xe9", "caf\\C3\\A9"),
+            (0x1e, &[0, b'a', 1, 0x0d], "a\\C4\\8D"),
+            // Half a surrogate pair, half a character, and no text.
+            (0x1e, &[0xd8, 0], "#1E02D800"),
+            (0x1e, &[0, b'a', 0], "#1E03006100"),
+            (2, &[5], "#020105"),
+            (UTF8, b"\xff", "#0C01FF"),
+        ];
+        for (tag, value, expected) in cases {
+            let text = text(&[vec![attribute(CN, tag, value)]]);
+            assert_eq!(text.as_deref(), Some(&*format!("CN={expected}")), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_name_comes_first() {
+        let a = || attribute(CN, UTF8, b"a");
+        let o = || attribute(O, UTF8, b"o");
+        let odd = || attribute(ODD, UTF8, b"x");
+        assert_eq!(text(&[vec![o()], vec![a()]]).as_deref(), Some("CN=a,O=o"));
+        assert_eq!(text(&[vec![o(), a()]]).as_deref(), Some("O=o+CN=a"));
+        assert_eq!(text(&[vec![odd()], vec![a()]]).as_deref(), Some("CN=a,1.2.3.4=#0C0178"));
+        assert_eq!(text(&[]), None);
+        let long = |length| text(&[vec![attribute(CN, UTF8, &vec![b'a'; length])]]);
+        assert_eq!(long(MAX_SUBJECT - 3).unwrap().len(), MAX_SUBJECT);
+        assert_eq!(long(MAX_SUBJECT - 2), None);
+    }
+
+    proptest! {
+        /// Whatever is in it, it can stand in a field, and nothing in one value looks like another.
+        #[test]
+        fn any_value_is_one_value(value in ".{0,40}") {
+            let text = text(&[vec![attribute(CN, UTF8, value.as_bytes())]]).unwrap();
+            prop_assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert!(!text.ends_with(' ') || text.ends_with("\\ "));
+            let mut unescaped = Vec::new();
+            let mut rest = text.strip_prefix("CN=").unwrap().bytes();
+            while let Some(byte) = rest.next() {
+                prop_assert!(!b"\"+,;<>".contains(&byte));
+                if byte != b'\\' {
+                    unescaped.push(byte);
+                    continue;
+                }
+                let next = rest.next().unwrap();
+                match char::from(next).to_digit(16) {
+                    None => unescaped.push(next),
+                    Some(high) => {
+                        let low = char::from(rest.next().unwrap()).to_digit(16).unwrap();
+                        unescaped.push(u8::try_from(high * 16 + low).unwrap());
+                    }
+                }
+            }
+            prop_assert_eq!(unescaped, value.into_bytes());
+        }
+
+        /// What comes from the wire makes no trouble.
+        #[test]
+        fn no_bytes_are_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = subject(&bytes);
+            if let Ok((_, name)) = X509Name::from_der(&bytes) {
+                let _ = text_of(&name);
+            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Handshakes between both sides, over bytes in memory, with certificates in folders of their own.
 
 mod clients;
+mod faults;
+mod reloads;
 mod servers;
+mod staples;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +20,10 @@ use super::server::{Terms, TlsServer};
 use crate::config::{Certificate, ClientTls, ServerTls};
 
 /// A folder that is gone afterwards.
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("tinylb-tls-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -28,11 +31,11 @@ impl Folder {
         Self(path)
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         path
@@ -47,13 +50,13 @@ impl Drop for Folder {
 
 /// Somebody who gives certificates, which stand in a folder as `NAME.pem` and `NAME.key`; its own is
 /// `ca.pem`.
-pub(super) struct Authority {
-    pub(super) folder: Folder,
+pub(crate) struct Authority {
+    pub(crate) folder: Folder,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Folder::new();
         let mut params = CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -63,16 +66,16 @@ impl Authority {
         Self { folder, issuer: Issuer::new(params, key) }
     }
 
-    pub(super) fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path("ca.pem")
     }
 
     /// Gives a certificate, called `file`, for `names`.
-    pub(super) fn give(&self, file: &str, names: &[&str]) -> Certificate {
+    pub(crate) fn give(&self, file: &str, names: &[&str]) -> Certificate {
         self.give_with(file, names, |_| {})
     }
 
-    pub(super) fn give_with(
+    pub(crate) fn give_with(
         &self,
         file: &str,
         names: &[&str],
@@ -89,30 +92,30 @@ impl Authority {
     }
 
     /// Somebody who believes this authority.
-    pub(super) fn client(&self) -> ClientTls {
+    pub(crate) fn client(&self) -> ClientTls {
         ClientTls { ca: Some(self.ca()), ..ClientTls::default() }
     }
 }
 
 /// A listener with `certificates`, that speaks HTTP/2.
-pub(super) fn server(certificates: Vec<Certificate>) -> TlsServer {
+pub(crate) fn server(certificates: Vec<Certificate>) -> TlsServer {
     TlsServer::new(&ServerTls::new(certificates), true).unwrap()
 }
 
 /// What a client begins with.
-pub(super) fn of_client(tls: &ClientTls) -> ClientConfig {
+pub(crate) fn of_client(tls: &ClientTls) -> ClientConfig {
     let client = Arc::new(TlsClient::new(tls).unwrap());
     ClientConfig::clone(&client.endpoint("unused").unwrap().config(true))
 }
 
 /// Both ends after a handshake.
-pub(super) struct Shaken {
-    pub(super) client: ClientConnection,
-    pub(super) session: Session,
+pub(crate) struct Shaken {
+    pub(crate) client: ClientConnection,
+    pub(crate) session: Session,
 }
 
 /// Shakes hands, and tells who failed where somebody does.
-pub(super) fn shake(
+pub(crate) fn shake(
     terms: &Terms,
     client: &Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -149,10 +152,24 @@ pub(super) fn shake(
 }
 
 /// [`shake`] with whoever is called `name`.
-pub(super) fn shake_with(
+pub(crate) fn shake_with(
     server: &TlsServer,
     client: &Arc<ClientConfig>,
     name: &str,
 ) -> Result<Shaken, (&'static str, Error)> {
     shake(&server.current(), client, ServerName::try_from(name.to_owned()).unwrap())
+}
+
+/// A value of DER: `parts` after each other, shorter than 64 KiB.
+pub(crate) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let mut value = vec![tag];
+    match length {
+        [0, low @ 0..=127] => value.push(low),
+        [0, low] => value.extend([0x81, low]),
+        [high, low] => value.extend([0x82, high, low]),
+    }
+    value.extend(content);
+    value
 }
