@@ -69,6 +69,8 @@ pub enum Kind {
     Unroutable,
     /// 502: the endpoint closed or reset the connection before its response was whole.
     ConnectionTerminated,
+    /// 502: the endpoint turned the request away before it looked at it (REFUSED_STREAM, GOAWAY).
+    Unprocessed,
     /// 504: the endpoint's response did not come in time.
     ResponseTimeout,
     /// 502: the endpoint's response ended early.
@@ -102,6 +104,7 @@ impl Kind {
             | Self::ConnectionRefused
             | Self::Unroutable
             | Self::ConnectionTerminated
+            | Self::Unprocessed
             | Self::ResponseIncomplete
             | Self::ResponseMalformed
             | Self::ResponseHeadTooLarge
@@ -133,7 +136,7 @@ impl Kind {
             Self::ConnectionRefused => "connection_refused",
             Self::ConnectionTimeout => "connection_timeout",
             Self::Unroutable => "destination_ip_unroutable",
-            Self::ConnectionTerminated => "connection_terminated",
+            Self::ConnectionTerminated | Self::Unprocessed => "connection_terminated",
             Self::ResponseTimeout => "http_response_timeout",
             Self::ResponseIncomplete => "http_response_incomplete",
             Self::ResponseMalformed => "http_protocol_error",
@@ -151,6 +154,7 @@ impl Kind {
             | Self::ConnectionTimeout
             | Self::Unroutable
             | Self::ConnectionTerminated
+            | Self::Unprocessed
             | Self::ResponseTimeout
             | Self::ResponseIncomplete
             | Self::ResponseMalformed
@@ -167,6 +171,7 @@ impl Kind {
             Self::ConnectionRefused
                 | Self::ConnectionTimeout
                 | Self::Unroutable
+                | Self::Unprocessed
                 | Self::Overloaded
                 | Self::Internal
         )

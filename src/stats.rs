@@ -246,6 +246,18 @@ pub struct WorkerStats {
     pub codes: Codes,
     /// Lines of the access log that were dropped because the writer fell behind.
     pub log_dropped: Counter,
+    /// TLS handshakes with clients that began a session.
+    pub tls_full: Counter,
+    /// TLS handshakes with clients that took up an earlier session.
+    pub tls_resumed: Counter,
+    /// TLS handshakes with clients that failed.
+    pub tls_failed: Counter,
+    /// Client connections that spoke HTTP/2.
+    pub http2_connections: Counter,
+    /// Of these, the ones that were cut off because they only made work.
+    pub http2_floods: Counter,
+    /// Requests in HTTP/2 that were none, and whose streams were reset.
+    pub http2_malformed: Counter,
     /// Tunnels (101) opened.
     pub tunnels: Counter,
     /// Bytes of request bodies received from clients.

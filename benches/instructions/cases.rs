@@ -95,6 +95,8 @@ fn request_rewrite(head: &[u8], calls: u32) {
         host: b"www.example.com",
         client: [203, 0, 113, 7].into(),
         is_trusted: false,
+        is_tls: false,
+        subject: None,
         pseudonym: "tinylb-0123456789abcdef",
         request_id: b"00112233445566778899aabbccddeeff",
         forwarded: false,

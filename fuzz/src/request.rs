@@ -126,6 +126,8 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>) {
             false => [192, 0, 2, 1].into(),
         },
         is_trusted,
+        is_tls: false,
+        subject: None,
         pseudonym: "tinylb-0",
         request_id: given.filter(|id| is_trusted && !id.is_empty()).unwrap_or(b"made-here"),
         forwarded: input.chosen(1),

@@ -27,9 +27,11 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::config::{self, Config, ListenAddress, Report};
 use crate::health::active::MAX_CHECKS;
 use crate::health::redial::MAX_REDIALS;
+use crate::net::tls::server::TlsServer;
 use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
+use crate::proxy::worker::Listener;
 use crate::server::{Bound, Workers};
 use care::Care;
 use names::Resolver;
@@ -91,7 +93,10 @@ impl Balancer {
                 .with_context(|| format!("cannot listen on {address} (address, --listen)"))?;
             addresses.push(group.address);
             let (sockets, file) = (group.sockets, group.file);
-            listeners.push(Bound { config: listener.clone(), sockets, file });
+            let tls = listener.tls.as_ref().map(|tls| TlsServer::new(tls, listener.http2));
+            let tls = tls.transpose()?.map(Arc::new);
+            let listener = Listener { config: listener.clone(), tls };
+            listeners.push(Bound { listener, sockets, file });
         }
         let admin = config.admin.map(|address| {
             std::net::TcpListener::bind(address)

@@ -45,6 +45,8 @@ pub enum FieldId {
     TransferEncoding,
     Upgrade,
     Via,
+    /// `X-Client-Subject`, also with underscores, which many servers take for hyphens.
+    XClientSubject,
     XForwardedFor,
     XForwardedHost,
     /// `X-Forwarded-` anything else, also with underscores, which many servers take for hyphens.
@@ -56,11 +58,18 @@ pub enum FieldId {
 impl FieldId {
     fn other(name: &[u8]) -> Self {
         const PREFIX: &[u8] = b"x-forwarded-";
+        const SUBJECT: &[u8] = b"x-client-subject";
         let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a, *b) == (b'_', b'-');
-        let is_forwarding = matches!(name, [b'x' | b'X', ..])
-            && name.len() >= PREFIX.len()
-            && name.iter().zip(PREFIX).all(same);
-        if is_forwarding { Self::XForwardedOther } else { Self::Other }
+        if !matches!(name, [b'x' | b'X', ..]) {
+            return Self::Other;
+        }
+        if name.len() >= PREFIX.len() && name.iter().zip(PREFIX).all(same) {
+            Self::XForwardedOther
+        } else if name.len() == SUBJECT.len() && name.iter().zip(SUBJECT).all(same) {
+            Self::XClientSubject
+        } else {
+            Self::Other
+        }
     }
 
     /// Which field `name` is, in any case.

@@ -24,12 +24,23 @@ pub struct Hop<'a> {
     pub client: IpAddr,
     /// Whether the client's own forwarding fields are believed.
     pub is_trusted: bool,
+    /// Whether the client came by TLS.
+    pub is_tls: bool,
+    /// The subject of the client's certificate, if it has shown one.
+    pub subject: Option<&'a str>,
     /// The name of this instance in `Via`.
     pub pseudonym: &'a str,
     /// The request's id.
     pub request_id: &'a [u8],
     /// Whether to add `Forwarded` (RFC 7239).
     pub forwarded: bool,
+}
+
+impl Hop<'_> {
+    /// What the client came by.
+    const fn protocol(&self) -> &'static [u8] {
+        if self.is_tls { b"https" } else { b"http" }
+    }
 }
 
 /// Appends the head of `request`, as the endpoint gets it.
@@ -86,6 +97,7 @@ fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
         FieldId::XForwardedHost | FieldId::XForwardedProto | FieldId::XForwardedOther => {
             hop.is_trusted
         }
+        FieldId::XClientSubject => hop.is_trusted && hop.subject.is_none(),
         FieldId::MaxForwards => request.max_forwards.is_none(),
         // In HTTP/1.0 it means nothing (RFC 9110 10.1.1), and the client would not understand a 100.
         FieldId::Expect => request.version != Version::Http10,
@@ -107,7 +119,7 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     address(out, hop.client);
     out.extend_from_slice(b"\r\n");
     if believed(FieldId::XForwardedProto).next().is_none() {
-        line(out, b"X-Forwarded-Proto", b"http");
+        line(out, b"X-Forwarded-Proto", hop.protocol());
     }
     if believed(FieldId::XForwardedHost).next().is_none()
         && let Some(authority) = request.authority
@@ -115,6 +127,9 @@ fn forwarding_fields(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         line(out, b"X-Forwarded-Host", authority);
     }
     line(out, b"X-Request-Id", hop.request_id);
+    if let Some(subject) = hop.subject {
+        line(out, b"X-Client-Subject", subject.as_bytes());
+    }
     if hop.forwarded {
         out.extend_from_slice(b"Forwarded: ");
         for value in believed(FieldId::Forwarded) {
@@ -138,7 +153,9 @@ fn forwarded_element(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         out.extend_from_slice(authority);
         out.push(b'"');
     }
-    out.extend_from_slice(b";proto=http\r\n");
+    out.extend_from_slice(b";proto=");
+    out.extend_from_slice(hop.protocol());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What becomes of the client's connection after a response.
@@ -339,6 +356,8 @@ mod tests {
         host: b"endpoint:1",
         client: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         is_trusted: false,
+        is_tls: false,
+        subject: None,
         pseudonym: "tinylb-x",
         request_id: b"id",
         forwarded: false,

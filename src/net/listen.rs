@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::socket_file::SocketFile;
+use super::stream::Stream;
 use crate::config::ListenAddress;
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
@@ -144,8 +145,21 @@ pub fn stop_handshakes(socket: &Socket) -> io::Result<()> {
 pub struct Accepted {
     /// The socket, non-blocking.
     pub socket: OwnedFd,
-    /// Who connected.
+    /// Who connected; over a Unix socket somebody on this machine, 127.0.0.1.
     pub peer: SocketAddr,
+}
+
+impl Accepted {
+    /// Makes the connection known to this thread's runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn into_stream(self, is_unix: bool) -> io::Result<Stream> {
+        Ok(match is_unix {
+            true => Stream::Unix(UnixStream::from_std(self.socket.into())?),
+            false => Stream::Tcp(TcpStream::from_std(self.socket.into())?),
+        })
+    }
 }
 
 /// A listening socket known to this thread's runtime.
@@ -181,11 +195,17 @@ impl Listening {
     }
 }
 
+/// The address of clients that come by a Unix socket.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 fn accept(socket: impl AsFd) -> io::Result<Accepted> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
-    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    let peer = match peer.ok_or(io::ErrorKind::ConnectionAborted)? {
+        // Who connects by a file is on this machine, and has no other address.
+        peer if peer.address_family() == AddressFamily::UNIX => LOCAL,
+        peer => SocketAddr::try_from(peer).map_err(|_| io::ErrorKind::ConnectionAborted)?,
+    };
     // A client that came by IPv4 to a socket of both families is an IPv4 client.
     Ok(Accepted { socket: accepted, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) })
 }

@@ -1,4 +1,4 @@
-//! Connections, whatever carries them: TCP, Unix sockets, or TLS over either.
+//! Connections, whatever carries them: TCP, Unix sockets, TLS over either, or one stream of HTTP/2.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -8,9 +8,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::RecvFlags;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{
+    AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf,
+};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::TlsStream;
+
+use super::http2::Http2Stream;
+use crate::http::body::Framing;
 
 /// A connection that carries exchanges, one at a time.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over one of the others. Both halves are used by one task, never at the same moment.
     Tls(Box<Tls>),
+    /// One stream of an HTTP/2 connection, for one exchange.
+    Http2(Box<Http2Stream>),
 }
 
 /// TLS over another stream.
@@ -34,6 +41,7 @@ pub enum ReadHalf<'a> {
     Tcp(tcp::ReadHalf<'a>),
     Unix(unix::ReadHalf<'a>),
     Tls(&'a Tls),
+    Http2(&'a Http2Stream),
 }
 
 /// The half of a [`Stream`] that is written to.
@@ -43,6 +51,7 @@ pub enum WriteHalf<'a> {
     Tcp(tcp::WriteHalf<'a>),
     Unix(unix::WriteHalf<'a>),
     Tls(&'a Tls),
+    Http2(&'a Http2Stream),
 }
 
 impl Stream {
@@ -63,15 +72,30 @@ impl Stream {
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
             Self::Tls(stream) => (ReadHalf::Tls(stream), WriteHalf::Tls(stream)),
+            Self::Http2(stream) => (ReadHalf::Http2(stream), WriteHalf::Http2(stream)),
         }
     }
 
-    /// Does something with the socket below.
+    /// Whether it is a stream of an HTTP/2 connection, which serves one exchange only.
+    pub const fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// The stream of HTTP/2, if it is one.
+    pub const fn as_http2(&self) -> Option<&Http2Stream> {
+        match self {
+            Self::Http2(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Does something with the socket below; `None` for a stream of HTTP/2, which has none of its own.
     pub fn with_socket<T>(&self, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
         match self {
             Self::Tcp(stream) => Some(f(stream.as_fd())),
             Self::Unix(stream) => Some(f(stream.as_fd())),
             Self::Tls(stream) => stream.0.borrow().get_ref().0.with_socket(f),
+            Self::Http2(_) => None,
         }
     }
 
@@ -84,6 +108,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_plaintext(cx),
+            Self::Http2(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -98,6 +123,7 @@ impl Stream {
             Self::Tls(stream) => {
                 stream.poll_plaintext(&mut Context::from_waker(Waker::noop())).is_pending()
             }
+            Self::Http2(_) => false,
         }
     }
 
@@ -115,8 +141,48 @@ impl Stream {
         matches!(peeked, Some(Ok((1.., _))))
     }
 
+    /// The first byte that comes, which stays to be read; `None` at the end.
+    ///
+    /// # Errors
+    /// A stream that has failed.
+    pub async fn peek(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            let mut first = [0];
+            match self {
+                Self::Tcp(stream) => {
+                    return Ok((stream.peek(&mut first).await? > 0).then_some(first[0]));
+                }
+                Self::Unix(stream) => {
+                    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                    stream.readable().await?;
+                    let peek = || Ok(rustix::net::recv(stream.as_fd(), &mut first, flags)?);
+                    match stream.try_io(Interest::READABLE, peek) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        peeked => return Ok((peeked?.0 > 0).then_some(first[0])),
+                    }
+                }
+                Self::Tls(_) | Self::Http2(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Closes our side, and reads on until the peer closes its own: closing with something unread would
+    /// take back what the peer has not read yet.
+    ///
+    /// # Errors
+    /// A stream that has failed.
+    pub async fn drain(&mut self) -> io::Result<()> {
+        self.shutdown().await?;
+        let mut unread = [0; 512];
+        while self.read(&mut unread).await? > 0 {}
+        Ok(())
+    }
+
     /// Has its end look like a failure to the peer, not like an end.
     pub fn reset_on_close(&self) {
+        if let Self::Http2(stream) = self {
+            return stream.reset();
+        }
         self.with_socket(|socket| {
             let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
         });
@@ -131,6 +197,22 @@ impl Tls {
 }
 
 impl ReadHalf<'_> {
+    /// How the end of a body is known that is `announced` so.
+    pub fn framing(&self, announced: Framing) -> Framing {
+        match self {
+            Self::Http2(stream) => stream.framing(announced),
+            _ => announced,
+        }
+    }
+
+    /// The trailer section of a body that has ended, as far as it does not stand behind it.
+    pub fn take_trailers(&self) -> Vec<u8> {
+        match self {
+            Self::Http2(stream) => stream.take_trailers(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Waits until there may be something to read, or the end.
     ///
     /// # Errors
@@ -140,6 +222,7 @@ impl ReadHalf<'_> {
             Self::Tcp(half) => half.readable().await,
             Self::Unix(half) => half.readable().await,
             Self::Tls(stream) => poll_fn(|cx| stream.poll_plaintext(cx)).await,
+            Self::Http2(stream) => poll_fn(|cx| stream.poll_readable(cx)).await,
         }
     }
 
@@ -157,6 +240,7 @@ impl ReadHalf<'_> {
                 };
                 poll_fn(failed).await;
             }
+            Self::Http2(stream) => poll_fn(|cx| stream.poll_reset(cx)).await,
         }
     }
 }
@@ -171,16 +255,23 @@ impl AsyncRead for ReadHalf<'_> {
             Self::Tcp(half) => Pin::new(half).poll_read(cx, buf),
             Self::Unix(half) => Pin::new(half).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(&mut *tls.0.borrow_mut()).poll_read(cx, buf),
+            Self::Http2(stream) => stream.poll_read(cx, buf),
         }
     }
 }
 
 impl WriteHalf<'_> {
+    /// Whether it is that of a stream of HTTP/2, which is told where heads and messages end.
+    pub const fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
     fn as_write(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
         Pin::new(match self {
             Self::Tcp(half) => half,
             Self::Unix(half) => half,
             Self::Tls(tls) => tls,
+            Self::Http2(stream) => stream,
         })
     }
 }

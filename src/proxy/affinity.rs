@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::client::Facts;
 use super::worker::Listener;
 use crate::config::{HashKey, Policy};
 use crate::http::cookie::cookie;
@@ -77,10 +78,13 @@ fn client(request: &Request<'_>, peer: IpAddr, listener: &Listener) -> IpAddr {
     client
 }
 
-/// Whether the client of `request` came by TLS, as far as a proxy before us that `is_trusted` says.
-pub(super) fn came_by_tls(request: &Request<'_>, is_trusted: bool) -> bool {
+/// Whether the client of `request` came by TLS: to us, or, as a trusted one says, to a proxy before us.
+pub(super) fn came_by_tls(request: &Request<'_>, client: &Facts) -> bool {
     let mut said = request.head.values(FieldId::XForwardedProto);
-    is_trusted && said.next().is_some_and(|protocol| protocol == b"https")
+    match said.next() {
+        Some(protocol) if client.is_trusted => protocol == b"https",
+        _ => client.tls.is_some(),
+    }
 }
 
 /// What a request is hashed by; `None` where it has no such thing, so that it belongs nowhere.

@@ -14,6 +14,7 @@ use crate::http::buffer::Buffer;
 use crate::http::head::{Head, parse_trailers};
 use crate::http::rewrite;
 use crate::net::deadline::Deadline;
+use crate::net::http2::Http2Stream;
 use crate::net::stream::{ReadHalf, WriteHalf};
 
 /// Payload up to this size is copied behind what waits to be written, so that a small body leaves
@@ -134,6 +135,9 @@ pub(super) struct Sink<'a, 'b> {
     pub begun: &'b Cell<bool>,
     /// What waits is held back while it is no more than this, until the message is whole.
     pub hold: usize,
+    /// In HTTP/2, whether nothing comes behind what waits but `trailers`.
+    is_over: bool,
+    trailers: Vec<u8>,
 }
 
 impl<'a, 'b> Sink<'a, 'b> {
@@ -144,7 +148,9 @@ impl<'a, 'b> Sink<'a, 'b> {
         framing: Framing,
         begun: &'b Cell<bool>,
     ) -> Self {
-        Self { io, output, framing, begun, hold: 0 }
+        // HTTP/2 frames what it carries.
+        let framing = if io.is_http2() { Framing::UntilClose } else { framing };
+        Self { io, output, framing, begun, hold: 0, is_over: false, trailers: Vec::new() }
     }
 
     /// Sends `payload`, sooner or later.
@@ -172,9 +178,14 @@ impl<'a, 'b> Sink<'a, 'b> {
         self.write_all(waits, payload, end).await
     }
 
-    /// Ends the body, with these trailers where it is chunked.
+    /// Ends the body, with these trailers where it can have any.
     fn end(&mut self, trailers: Option<Head<'_>>) {
-        if self.framing == Framing::Chunked {
+        if self.io.is_http2() {
+            self.is_over = true;
+            if let Some(trailers) = trailers {
+                rewrite::trailers(&mut self.trailers, trailers);
+            }
+        } else if self.framing == Framing::Chunked {
             self.output.extend_from_slice(b"0\r\n");
             rewrite::trailers(self.output, trailers.unwrap_or(Head::new(b"", &[])));
         }
@@ -182,10 +193,16 @@ impl<'a, 'b> Sink<'a, 'b> {
 
     /// Writes what waits.
     pub(super) async fn flush(&mut self, waits: &mut Waits<'_>) -> Result<(), Fault> {
-        if !self.output.is_empty() {
+        if !self.output.is_empty() || self.is_over {
             self.write_all(waits, b"", b"").await?;
         }
         Ok(())
+    }
+
+    /// Writes what waits, which is the end of the message.
+    pub(super) async fn finish(&mut self, waits: &mut Waits<'_>) -> Result<(), Fault> {
+        self.end(None);
+        self.flush(waits).await
     }
 
     /// Writes what waits, `payload` and `end`, each step in its time.
@@ -195,6 +212,9 @@ impl<'a, 'b> Sink<'a, 'b> {
         payload: &[u8],
         end: &[u8],
     ) -> Result<(), Fault> {
+        if let WriteHalf::Http2(stream) = *self.io {
+            return Box::pin(self.send_on(stream, waits, payload)).await;
+        }
         let Self { io, output, begun, .. } = self;
         let mut slices = [output, payload, end].map(IoSlice::new);
         let mut rest = slices.as_mut_slice();
@@ -215,6 +235,39 @@ impl<'a, 'b> Sink<'a, 'b> {
         // TLS may have taken more than the socket did.
         within(waits.deadline, Some(waits.write), io.flush()).await?;
         output.clear();
+        Ok(())
+    }
+}
+
+impl Sink<'_, '_> {
+    /// The same on a stream of HTTP/2.
+    async fn send_on(
+        &mut self,
+        stream: &Http2Stream,
+        waits: &mut Waits<'_>,
+        payload: &[u8],
+    ) -> Result<(), Fault> {
+        let write = Some(waits.write);
+        let ends = self.is_over && self.trailers.is_empty();
+        let mut waiting = self.output.as_slice();
+        if stream.awaits_head() {
+            let head = stream.send_head(waiting, ends && payload.is_empty());
+            let length = within(waits.deadline, write, head).await?;
+            self.begun.set(true);
+            waiting = waiting.get(length..).unwrap_or_default();
+        }
+        for (mut part, is_last) in [(waiting, payload.is_empty()), (payload, true)] {
+            while !part.is_empty() {
+                let sent = stream.send_data(part, ends && is_last);
+                let n = within(waits.deadline, write, sent).await?;
+                self.begun.set(true);
+                part = part.get(n..).unwrap_or_default();
+            }
+        }
+        if std::mem::take(&mut self.is_over) {
+            within(waits.deadline, write, stream.send_end(&self.trailers)).await?;
+        }
+        self.output.clear();
         Ok(())
     }
 }
@@ -258,7 +311,13 @@ pub(super) async fn relay(
                 if !filled.map_err(Broken::Source)? {
                     if source.decoder.ends_with_stream() {
                         source.decoder = Decoder::new(Framing::Empty);
-                        sink.end(None);
+                        let trailers = source.io.take_trailers();
+                        if source.buffer.spare().len() < trailers.len() {
+                            source.buffer.grow(trailers.len());
+                        }
+                        source.buffer.append(&trailers);
+                        let trailers = trailers.len();
+                        end(source, sink, trailers, forward_trailers).map_err(refused)?;
                         return sink.flush(waits).await.map_err(Broken::Sink);
                     }
                     return Err(Broken::Source(Fault::Closed));

@@ -6,14 +6,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::worker::{DRAIN_IDLE_GRACE, Listener, Worker};
+use crate::http::buffer::Buffer;
 use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
-use crate::net::listen::Accepted;
 use crate::net::stream::Stream;
+use crate::net::tls::Session;
 
 /// How long a connection that we close is read from, so that what the client still sends does not
 /// make the kernel reset it before the client has read our answer (RFC 9112 9.6).
@@ -30,68 +30,86 @@ pub(super) enum Next {
     Linger,
     /// It must not look as if it had ended well.
     Reset,
+    /// It goes on in HTTP/2.
+    Http2,
 }
 
-/// A client connection on its worker.
+/// What is known of a client's connection, and of all streams on it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct Facts {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
-    pub stream: Stream,
     /// The client's address.
     pub peer: IpAddr,
     /// Whether its own forwarding fields are believed.
     pub is_trusted: bool,
-    pub deadline: Deadline,
-    /// When the last exchange ended, or the connection began.
-    pub idle_since: Instant,
+    /// What its TLS handshake was about, if it came by TLS.
+    pub tls: Option<Session>,
     /// Its place under the listener's limits.
     _place: Place,
 }
 
-impl Drop for Client {
+impl Facts {
+    /// Of a connection on this worker, whose count of connections includes it already.
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        listener: Rc<Listener>,
+        peer: IpAddr,
+        place: Place,
+    ) -> Self {
+        let is_trusted = listener.trusts(peer);
+        Self { worker, listener, peer, is_trusted, tls: None, _place: place }
+    }
+
+    /// Whether the client has chosen HTTP/2 in the TLS handshake.
+    pub(super) fn is_http2(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_http2)
+    }
+}
+
+impl Drop for Facts {
     fn drop(&mut self) {
         self.worker.count_connection_closed();
     }
 }
 
+/// A client connection on its worker, or one stream of it.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub facts: Rc<Facts>,
+    pub stream: Stream,
+    pub deadline: Deadline,
+    /// When the last exchange ended, or the connection began.
+    pub idle_since: Instant,
+    /// Whether no request has come yet, so that it may still turn out to be HTTP/2.
+    pub is_new: bool,
+    /// What was read for HTTP/2 already.
+    pub ahead: Buffer,
+}
+
 impl Client {
-    /// The connection `accepted` on this worker, whose count of connections includes it already.
-    ///
-    /// # Errors
-    /// A socket that the runtime cannot watch.
-    pub(super) fn new(
-        worker: Rc<Worker>,
-        listener: Rc<Listener>,
-        accepted: Accepted,
-        place: Place,
-    ) -> std::io::Result<Box<Self>> {
-        let peer = accepted.peer.ip();
-        let stream = TcpStream::from_std(accepted.socket.into())
-            .inspect_err(|_| worker.count_connection_closed())?;
-        let stream = Stream::Tcp(stream);
-        Ok(Box::new(Self {
-            is_trusted: listener.trusts(peer),
-            deadline: Deadline::new(&worker.clock),
-            worker,
-            listener,
+    /// The client at the other end of `stream`.
+    pub(super) fn new(facts: Rc<Facts>, stream: Stream) -> Box<Self> {
+        Box::new(Self {
+            deadline: Deadline::new(&facts.worker.clock),
+            is_new: !stream.is_http2(),
+            facts,
             stream,
-            peer,
             idle_since: Instant::now(),
-            _place: place,
-        }))
+            ahead: Buffer::default(),
+        })
     }
 
     /// Waits for the first byte of the next request; false when it is not worth waiting any longer.
     pub(super) async fn request_begins(&mut self) -> bool {
-        let Self { worker, listener, stream, deadline, idle_since, .. } = self;
-        let end = *idle_since + listener.config.timeouts.idle;
+        let Self { facts, stream, deadline, idle_since, .. } = self;
+        let end = *idle_since + facts.listener.config.timeouts.idle;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(ready) = stream.poll_read_ready(cx) {
                 deadline.clear();
                 return Poll::Ready(ready.is_ok());
             }
-            let end = match worker.draining.get() {
+            let end = match facts.worker.draining.get() {
                 Some(since) => end.min(since.max(*idle_since) + DRAIN_IDLE_GRACE),
                 None => end,
             };
@@ -100,15 +118,9 @@ impl Client {
         .await
     }
 
-    /// Whether the client has sent more than was read. Closing now would reset the connection, and
-    /// what it has not read yet of our answer would be lost.
-    pub(super) fn has_unread(&self) -> bool {
-        self.stream.has_unread()
-    }
-
     /// Closes our side, and reads on until the client closes its own or takes too long.
     pub(super) async fn linger(&mut self) {
-        let mut buffer = self.worker.buffers.small();
+        let mut buffer = self.facts.worker.buffers.small();
         let Self { stream, deadline, .. } = self;
         let drained = async {
             stream.shutdown().await?;
@@ -116,6 +128,14 @@ impl Client {
             std::io::Result::Ok(())
         };
         let _ = deadline.within(LINGER, drained).await;
-        self.worker.buffers.put(buffer);
+        self.facts.worker.buffers.put(buffer);
+    }
+
+    /// Closes our side, where the client knows already that nothing more comes: over TLS it has to be
+    /// told all the same, or the end would look like somebody else's (RFC 8446 6.1).
+    pub(super) async fn close(&mut self) {
+        if self.facts.tls.is_some() {
+            let _ = self.deadline.within(LINGER, self.stream.shutdown()).await;
+        }
     }
 }

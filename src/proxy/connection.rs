@@ -4,13 +4,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
-use super::client::{Client, Next};
-use super::exchange;
-use super::reply;
+use super::client::{Client, Facts, Next};
 use super::worker::{Listener, Worker};
+use super::{exchange, handshake, http2, reply};
 use crate::net::admission::Place;
 use crate::net::listen::Accepted;
 
@@ -23,33 +21,40 @@ const REFUSAL: Duration = Duration::from_millis(500);
 /// What is kept while a connection is idle is the `Client`, and a task that is small because the
 /// rest comes in boxes: many thousands of them may be idle at once.
 pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, accepted: Accepted, place: Place) {
-    let Ok(mut client) = Client::new(worker, listener, accepted, place) else { return };
+    let facts = Facts::new(worker, listener, accepted.peer.ip(), place);
+    let Ok(stream) = accepted.into_stream(facts.listener.is_unix()) else { return };
     tokio::task::spawn_local(async move {
+        let client = match facts.listener.tls {
+            Some(_) => Box::pin(handshake::tls(facts, stream)).await,
+            None => Some(Client::new(Rc::new(facts), stream)),
+        };
+        let Some(mut client) = client else { return };
+        if client.facts.is_http2() {
+            return Box::pin(http2::serve(client)).await;
+        }
         while client.request_begins().await {
             match Box::pin(exchange::serve(&mut client)).await {
                 Next::Idle => continue,
-                Next::Close if !client.has_unread() => {}
+                Next::Close if !client.stream.has_unread() => Box::pin(client.close()).await,
                 Next::Close | Next::Linger => Box::pin(client.linger()).await,
                 Next::Reset => client.stream.reset_on_close(),
+                Next::Http2 => Box::pin(http2::serve(client)).await,
             }
             return;
         }
+        Box::pin(client.close()).await;
     });
 }
 
 /// Answers a connection that is one too many of its client's, and closes it. What the client sends
 /// meanwhile is not read as a request.
 pub async fn refuse(worker: &Worker, accepted: Accepted) {
-    let Ok(mut stream) = TcpStream::from_std(accepted.socket.into()) else { return };
+    let Ok(mut stream) = accepted.into_stream(false) else { return };
     let mut answer = Vec::new();
     reply::too_many_connections(&mut answer, worker);
     let answered = async {
         stream.write_all(&answer).await?;
-        stream.shutdown().await?;
-        // Closing with something unread would take the answer back.
-        let mut unread = [0; 512];
-        while stream.read(&mut unread).await? > 0 {}
-        std::io::Result::Ok(())
+        stream.drain().await
     };
     // A client that is gone needs no answer.
     let _ = tokio::time::timeout(REFUSAL, answered).await;

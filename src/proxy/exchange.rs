@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::access_log::Record;
 use super::affinity::Affinity;
 use super::body::{Sink, Source, Waits};
-use super::client::{Client, Next};
+use super::client::{Client, Facts, Next};
 use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
 use super::send::TOO_LARGE;
@@ -24,6 +24,7 @@ use super::worker::{Listener, Scratch, Worker};
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
+use crate::http::h2;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::hex::hex;
 use crate::http::path;
@@ -35,17 +36,22 @@ use crate::upstream::Upstream;
 /// Serves the requests that have arrived, until there is nothing left to read or the connection is
 /// over.
 pub(super) async fn serve(client: &mut Client) -> Next {
-    let mut scratch = client.worker.buffers.scratch();
+    let facts = Rc::clone(&client.facts);
+    let mut scratch = facts.worker.buffers.scratch();
     loop {
         let next = match read_head(client, &mut scratch.input).await {
-            Ok(Read::Head(length)) => one(client, &mut scratch, length).await,
+            Ok(Read::Head(length)) => one(client, &facts, &mut scratch, length).await,
+            Ok(Read::Preface) => {
+                std::mem::swap(&mut client.ahead, &mut scratch.input);
+                return Next::Http2;
+            }
             Ok(Read::Nothing) => Next::Idle,
             Ok(Read::Over) => Next::Close,
             Err(error) => refuse_unread(client, &mut scratch.drafts.to_client, error, None).await,
         };
         if next != Next::Idle || scratch.input.is_empty() {
             let has_more = !scratch.input.is_empty();
-            client.worker.buffers.recycle(scratch);
+            facts.worker.buffers.recycle(scratch);
             return match next {
                 // What the client sent behind its last request is not worth its last answer.
                 Next::Close if has_more => Next::Linger,
@@ -55,10 +61,15 @@ pub(super) async fn serve(client: &mut Client) -> Next {
     }
 }
 
+/// The start of what a client in HTTP/2 sends first, which looks like a head (RFC 9113 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+
 /// What has been read.
 enum Read {
     /// A head of this length, at the front of the input.
     Head(usize),
+    /// What every connection in HTTP/2 begins with, at the front of the input.
+    Preface,
     /// Nothing: the client is idle.
     Nothing,
     /// The end: the client has ended the connection, between requests or in mid-head.
@@ -67,12 +78,15 @@ enum Read {
 
 /// Reads until a whole head is at the front of `input`.
 async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Read, Error> {
-    let Client { listener, stream, deadline, .. } = client;
+    let Client { facts, stream, deadline, is_new, .. } = client;
+    let listener = &facts.listener;
     let mut scanner = Scanner::default();
     let mut due = None;
     loop {
         if let Some(length) = scanner.scan_request(input)? {
-            return Ok(Read::Head(length));
+            let begins_http2 = std::mem::take(is_new) && listener.config.http2;
+            let is_preface = begins_http2 && input.filled().get(..length) == Some(PREFACE);
+            return Ok(if is_preface { Read::Preface } else { Read::Head(length) });
         }
         if input.spare().is_empty() {
             input.grow(MAX_HEAD);
@@ -120,15 +134,16 @@ impl From<Error> for Here {
 }
 
 /// Sees the request whose head is the first `length` bytes of the input through to its end.
-async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next {
+async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: usize) -> Next {
     let started = Instant::now();
-    let worker = Rc::clone(&client.worker);
+    let Facts { worker, listener, peer, is_trusted, .. } = facts;
     let mut snapshot = worker.snapshot();
     let progress = Progress::default();
     let tries = Tries::default();
     let Scratch { input, fields, drafts } = scratch;
     let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
-    let line = match parse_request(head, fields) {
+    let parse = if client.stream.is_http2() { h2::parse_request } else { parse_request };
+    let line = match parse(head, fields) {
         Ok(line) => line,
         Err(error) => return refuse_unread(client, &mut drafts.to_client, error, None).await,
     };
@@ -139,7 +154,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
             return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
         }
     };
-    let request_id = RequestId::of(&request, client.is_trusted);
+    let request_id = RequestId::of(&request, *is_trusted);
 
     // The head stays where it is until the end; the body has a buffer of its own.
     let has_body = request.framing != Framing::Empty;
@@ -148,22 +163,22 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         buffer = worker.buffers.at_least(rest.len());
         buffer.append(rest);
     }
-    let Client { listener, stream, peer, is_trusted, deadline, idle_since, .. } = client;
+    let Client { stream, deadline, idle_since, .. } = client;
     let (mut reader, mut writer) = stream.split();
+    let framing = reader.framing(request.framing);
     let mut side = ClientSide {
-        source: Source::new(&mut reader, buffer, request.framing),
+        source: Source::new(&mut reader, buffer, framing),
         writer: &mut writer,
         deadline,
     };
     let (found, result) = loop {
-        let found = find(&worker, listener, &snapshot, &request);
+        let found = find(worker, listener, &snapshot, &request);
         let result = match &found {
             Ok((route, upstream)) => {
                 let forward = Forward {
-                    worker: &worker,
+                    worker,
                     listener,
-                    peer: *peer,
-                    is_trusted: *is_trusted,
+                    client: facts,
                     request: &request,
                     request_id: request_id.as_bytes(),
                     route,
@@ -201,7 +216,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         }
         Err(here) => {
             let write = listener.config.timeouts.body;
-            let answer = Answer { worker: &worker, request: &request, id: request_id.as_bytes() };
+            let answer = Answer { worker, request: &request, id: request_id.as_bytes() };
             answer.send(here, &progress, &mut side, &mut drafts.to_client, write).await
         }
     };
@@ -224,7 +239,7 @@ async fn one(client: &mut Client, scratch: &mut Scratch, length: usize) -> Next 
         error,
         request_id: Some(request_id.as_bytes()),
     };
-    tell(&worker, record, found.ok(), progress.endpoint.get());
+    tell(worker, record, found.ok(), progress.endpoint.get());
 
     // What is left is the start of the next request.
     let buffer = side.source.buffer;
@@ -311,7 +326,7 @@ impl Answer<'_> {
         let begun = &progress.begun;
         let mut sink = Sink::new(client.writer, output, Framing::Empty, begun);
         let mut waits = Waits::to_write(client.deadline, write);
-        let written = sink.flush(&mut waits).await;
+        let written = sink.finish(&mut waits).await;
         (if written.is_ok() { next } else { Next::Close }, error)
     }
 
@@ -332,6 +347,11 @@ impl Answer<'_> {
     }
 }
 
+/// Answers a request that is turned away before it could be read.
+pub(super) async fn refuse(client: &mut Client, error: Error) {
+    refuse_unread(client, &mut Vec::new(), error, None).await;
+}
+
 /// Answers a request whose head is at fault. Of the request line, method and target are known if
 /// at least that was well-formed.
 async fn refuse_unread(
@@ -340,7 +360,8 @@ async fn refuse_unread(
     error: Error,
     asked: Option<(&[u8], &[u8])>,
 ) -> Next {
-    let Client { worker, listener, stream, peer, deadline, .. } = client;
+    let Client { facts, stream, deadline, .. } = client;
+    let Facts { worker, listener, peer, .. } = &**facts;
     output.clear();
     let shape = Shape { has_body: true, connection: Some("close") };
     reply::error(output, worker, error, b"", None, shape);
@@ -348,7 +369,7 @@ async fn refuse_unread(
     let (_, mut writer) = stream.split();
     let mut sink = Sink::new(&mut writer, output, Framing::Empty, begun);
     let mut waits = Waits::to_write(deadline, listener.config.timeouts.body);
-    let written = sink.flush(&mut waits).await;
+    let written = sink.finish(&mut waits).await;
     let record = Record {
         client: *peer,
         method: asked.map(|(method, _)| method),

@@ -165,7 +165,8 @@ impl<'a> Forward<'a> {
             };
             // One that was in use a moment ago has not gone stale: that is the endpoint's doing.
             let failed = Failed { error, again: Again::Sent(RetryReason::StaleConnection) };
-            if idle_for < SOONEST_STALE && self.judge(picked, &failed) {
+            let is_stale = error.kind == Kind::Unprocessed || idle_for >= SOONEST_STALE;
+            if !is_stale && self.judge(picked, &failed) {
                 return Err(failed);
             }
             self.count_retry(RetryReason::StaleConnection);
@@ -309,12 +310,15 @@ impl<'a> Forward<'a> {
     pub(super) fn failed(&self, error: Error, is_kept: bool, was_written: bool) -> Failed {
         // Nothing came back on a connection that had been idle: most likely the endpoint closed it
         // at the same moment (RFC 9112 9.3.1).
-        let is_stale = is_kept && error.kind == Kind::ConnectionTerminated;
-        let again =
-            match is_stale && (!was_written || self.may_repeat(true)) && self.is_replayable() {
-                true => Again::Anew,
-                false => self.again(error, was_written),
-            };
+        let is_stale = match error.kind {
+            Kind::ConnectionTerminated => !was_written || self.may_repeat(true),
+            Kind::Unprocessed => true,
+            _ => false,
+        };
+        let again = match is_kept && is_stale && self.is_replayable() {
+            true => Again::Anew,
+            false => self.again(error, was_written),
+        };
         Failed { error, again }
     }
 

@@ -1,13 +1,13 @@
 //! What an exchange works with: the request on its way, the client's side, and how far it is.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::body::Source;
+use super::client::Facts;
 use super::snapshot::Route;
 use super::tries::Tries;
 use super::worker::{Listener, Worker};
@@ -22,10 +22,7 @@ use crate::upstream::endpoint::Endpoint;
 pub(super) struct Forward<'a> {
     pub worker: &'a Worker,
     pub listener: &'a Listener,
-    /// The client's address.
-    pub peer: IpAddr,
-    /// Whether the client's own forwarding fields are believed.
-    pub is_trusted: bool,
+    pub client: &'a Facts,
     pub request: &'a Request<'a>,
     pub request_id: &'a [u8],
     pub route: &'a Route,

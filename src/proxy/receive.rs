@@ -19,6 +19,7 @@ use crate::http::head::{
 use crate::http::response::{Response, UNASKED_SWITCH};
 use crate::http::rewrite::{self, Ours, Persistence};
 use crate::net::deadline::{Deadline, Elapsed};
+use crate::net::http2::is_unprocessed;
 use crate::net::stream::{ReadHalf, WriteHalf};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
@@ -190,6 +191,7 @@ impl Forward<'_> {
             let read = via.deadline.due(owed, via.from_endpoint.read(buffer.spare()));
             match read.await {
                 Ok(Ok(n)) if n > 0 => buffer.fill(n),
+                Ok(Err(error)) if is_unprocessed(&error) => return Err(UNPROCESSED),
                 Ok(_) if is_first && buffer.is_empty() => {
                     let detail = "the endpoint closed the connection without a response";
                     return Err(Error::new(Kind::ConnectionTerminated, detail));
@@ -265,7 +267,7 @@ impl Forward<'_> {
         };
         progress.ends_by_close.set(to == Framing::UntilClose);
         let pseudonym = &worker.shared.pseudonym;
-        let by_tls = || came_by_tls(request, self.is_trusted);
+        let by_tls = || came_by_tls(request, self.client);
         let cookie = self.affinity.cookie(self.upstream, picked.index, by_tls);
         let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
@@ -295,7 +297,8 @@ impl Forward<'_> {
     ) -> Result<Received, Error> {
         let Self { worker, progress, request, .. } = self;
         let Passage { from_endpoint, writer, output, deadline, .. } = via;
-        let mut source = Source::new(from_endpoint, buffer, plan.from);
+        let framing = from_endpoint.framing(plan.from);
+        let mut source = Source::new(from_endpoint, buffer, framing);
         let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
         sink.hold = plan.hold;
         if plan.hold == 0 {
@@ -341,6 +344,9 @@ fn is_event_stream(response: &Response<'_>) -> bool {
 }
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+const UNPROCESSED: Error =
+    Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
 
 const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");
 

@@ -196,7 +196,8 @@ impl Forward<'_> {
     /// What a try that failed with `error` means, `was_sent` if anything was.
     pub(super) fn again(&self, error: Error, was_sent: bool) -> Again {
         if error.kind.is_before_sending() {
-            return Again::Elsewhere;
+            // What was turned away unread has taken some of the body with it.
+            return if self.is_replayable() { Again::Elsewhere } else { Again::Never };
         }
         let reason = match (self.tries.given_up.get(), error.kind) {
             (Some(reason), _) => reason,

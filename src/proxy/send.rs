@@ -28,8 +28,10 @@ impl Forward<'_> {
         let hop = Hop {
             base_path: endpoint.base_path.as_bytes(),
             host,
-            client: self.peer,
-            is_trusted: self.is_trusted,
+            client: self.client.peer,
+            is_trusted: self.client.is_trusted,
+            is_tls: self.client.tls.is_some(),
+            subject: self.client.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
             pseudonym: &self.worker.shared.pseudonym,
             request_id: self.request_id,
             forwarded: self.upstream.config.forwarded,

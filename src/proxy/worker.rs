@@ -16,6 +16,7 @@ use crate::config;
 use crate::http::buffer::Buffer;
 use crate::http::head::Field;
 use crate::net::deadline::Clock;
+use crate::net::tls::server::TlsServer;
 use crate::stats::WorkerStats;
 use crate::upstream::pool::Pool;
 
@@ -183,13 +184,20 @@ impl Worker {
 }
 
 /// A listener as its connections see it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     /// What the operator asked for.
     pub config: config::Listener,
+    /// How it speaks TLS, if it does.
+    pub tls: Option<Arc<TlsServer>>,
 }
 
 impl Listener {
+    /// Whether it listens on a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.config.address, config::ListenAddress::Unix(_))
+    }
+
     /// Whether `peer` is a proxy whose forwarding fields are believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.config.trusted_proxies.iter().any(|network| network.contains(&peer))

@@ -19,7 +19,7 @@ use crate::net::admission::Limits;
 use crate::net::listen::stop_handshakes;
 use crate::net::socket_file::SocketFile;
 use crate::proxy::snapshot::Snapshot;
-use crate::proxy::worker::Shared;
+use crate::proxy::worker::{Listener, Shared};
 use accept::Handed;
 
 /// What a worker is told.
@@ -40,8 +40,8 @@ pub enum Command {
 /// A listener, bound: a socket for each worker.
 #[derive(Debug)]
 pub struct Bound {
-    /// What the operator asked for.
-    pub config: config::Listener,
+    /// What clients find there.
+    pub listener: Listener,
     /// One for each worker.
     pub sockets: Vec<Socket>,
     /// The file of a Unix socket.
@@ -69,7 +69,7 @@ pub struct Start {
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) log: (config::AccessLog, SyncSender<Vec<u8>>),
-    pub(crate) listeners: Vec<(config::Listener, Socket, Limits)>,
+    pub(crate) listeners: Vec<(Listener, Socket, Limits)>,
     pub(crate) commands: UnboundedReceiver<Command>,
     pub(crate) workers: Vec<UnboundedSender<Command>>,
     pub(crate) listening: Arc<AtomicUsize>,
@@ -93,7 +93,12 @@ impl Workers {
         // One set for each listener, over all workers.
         let limits: Vec<_> = bound
             .iter()
-            .map(|b| Limits::new(b.config.max_connections, b.config.max_connections_per_client))
+            .map(|b| {
+                Limits::new(
+                    b.listener.config.max_connections,
+                    b.listener.config.max_connections_per_client,
+                )
+            })
             .collect();
         let mut threads = Vec::new();
         let mut sockets = Vec::new();
@@ -102,7 +107,7 @@ impl Workers {
             for (bound, limit) in bound.iter_mut().zip(&limits) {
                 let socket = bound.sockets.pop().ok_or(io::ErrorKind::InvalidInput)?;
                 sockets.push(socket.try_clone()?);
-                listeners.push((bound.config.clone(), socket, limit.clone()));
+                listeners.push((bound.listener.clone(), socket, limit.clone()));
             }
             let start = Start {
                 index,

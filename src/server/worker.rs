@@ -16,7 +16,7 @@ use crate::net::deadline::TICK;
 use crate::net::listen::Listening;
 use crate::proxy::access_log::{AccessLog, FLUSH_EVERY};
 use crate::proxy::connection::serve;
-use crate::proxy::worker::{Listener, Worker};
+use crate::proxy::worker::Worker;
 
 /// Starts the thread of one worker.
 ///
@@ -41,8 +41,8 @@ async fn run(start: Start) {
     let worker = Rc::new(Worker::new(index, shared, snapshot, AccessLog::new(log.0, log.1)));
     let closing = Rc::new(Notify::new());
     let mut known = Vec::new();
-    for (number, (config, socket, limits)) in listeners.into_iter().enumerate() {
-        let listener = Rc::new(Listener { config });
+    for (number, (listener, socket, limits)) in listeners.into_iter().enumerate() {
+        let listener = Rc::new(listener);
         known.push(Rc::clone(&listener));
         match Listening::new(socket) {
             Ok(socket) => {

@@ -40,6 +40,7 @@ mod health;
 mod hedge_failures;
 mod hedging;
 mod held_answers;
+mod http2;
 mod limits;
 mod limits_clients;
 mod limits_connections;

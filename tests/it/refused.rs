@@ -238,7 +238,6 @@ fn request_lines() -> Vec<Case> {
     for text in ["GET /evil HTTP/2.0", "GET /evil HTTP/3.0", "GET /evil HTTP/9.9"] {
         cases.push(case(&[505], text, line(text)));
     }
-    cases.push(case(&[505], "preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
     cases.push(case(&[400, 505], "HTTP/0.9", line("GET /evil HTTP/0.9")));
     cases.push(case(&[405], "CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"));
     cases.push(case(&[501], "TRACE", line("TRACE /evil HTTP/1.1")));

@@ -24,7 +24,7 @@ impl Sums {
             family.encode_family(&labels)?.encode_gauge(&open)?;
         }
         type Cell = fn(&WorkerStats) -> &Counter;
-        let counters: [(&str, &str, Cell); 8] = [
+        let counters: [(&str, &str, Cell); 11] = [
             ("connections_accepted", "Client connections accepted", |s| &s.accepted),
             ("connections_handed_over", "Of these, handed to another worker", |s| &s.handed_over),
             ("accept_pauses", "Times that accepting paused for want of descriptors", |s| {
@@ -36,6 +36,17 @@ impl Sums {
                 |s| &s.refused,
             ),
             ("access_log_dropped_lines", "Lines of the access log dropped", |s| &s.log_dropped),
+            ("http2_connections", "Client connections in HTTP/2", |s| &s.http2_connections),
+            (
+                "http2_connections_cut_off",
+                "Client connections in HTTP/2 ended with ENHANCE_YOUR_CALM",
+                |s| &s.http2_floods,
+            ),
+            (
+                "http2_malformed_requests",
+                "Streams of clients reset because the request on them was malformed",
+                |s| &s.http2_malformed,
+            ),
             ("tunnels", "Connections switched to another protocol", |s| &s.tunnels),
             ("received_bytes", "Bytes of request bodies", |s| &s.received_bytes),
             ("sent_bytes", "Bytes of response bodies", |s| &s.sent_bytes),
@@ -45,6 +56,19 @@ impl Sums {
             for (index, stats) in self.shared.stats.iter().enumerate() {
                 let labels = [("worker", &*index.to_string())];
                 one(&mut family, &labels, cell(stats).get())?;
+            }
+        }
+        let name = "tls_handshakes";
+        let mut family = counter(encoder, name, "TLS handshakes with clients")?;
+        for (index, stats) in self.shared.stats.iter().enumerate() {
+            let results = [
+                ("full", &stats.tls_full),
+                ("resumed", &stats.tls_resumed),
+                ("failed", &stats.tls_failed),
+            ];
+            for (result, cell) in results {
+                let labels = [("worker", &*index.to_string()), ("result", result)];
+                one(&mut family, &labels, cell.get())?;
             }
         }
         Ok(())

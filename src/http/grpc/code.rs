@@ -113,6 +113,7 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::ConnectionTimeout
         | Kind::Unroutable
         | Kind::ConnectionTerminated
+        | Kind::Unprocessed
         | Kind::ResponseIncomplete => Code::Unavailable,
         Kind::BadRequest
         | Kind::ExpectationFailed

@@ -63,6 +63,8 @@ const HOP: Hop<'static> = Hop {
     host: b"endpoint:1",
     client: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
     is_trusted: false,
+    is_tls: false,
+    subject: None,
     pseudonym: "tinylb-x",
     request_id: b"id",
     forwarded: false,

@@ -1,0 +1,131 @@
+//! The bytes of a client's HTTP/2 connection, watched as they pass for what only makes work.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::stream::Stream;
+use crate::http::buffer::Buffer;
+use crate::http::h2::meter::{Meter, Verdict};
+
+/// What has passed on a connection.
+#[derive(Debug)]
+pub struct Traffic {
+    last_read: Cell<Instant>,
+    is_flood: Cell<bool>,
+    meter: RefCell<Meter>,
+}
+
+impl Traffic {
+    /// Nothing yet.
+    pub fn new(now: Instant) -> Self {
+        let meter = Meter::new(now.into_std()).into();
+        Self { last_read: Cell::new(now), is_flood: Cell::new(false), meter }
+    }
+
+    /// When something last came.
+    pub fn last_read(&self) -> Instant {
+        self.last_read.get()
+    }
+
+    /// Whether the peer asks for more work than it may. Nothing more is read then.
+    pub fn is_flood(&self) -> bool {
+        self.is_flood.get()
+    }
+
+    /// A response has been sent, which earns the peer some work.
+    pub fn completed(&self) {
+        self.meter.borrow_mut().answered();
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        let now = Instant::now();
+        self.last_read.set(now);
+        let verdict = self.meter.borrow_mut().feed(bytes, now.into_std());
+        self.is_flood.set(verdict == Verdict::Flood);
+    }
+
+    fn written(&self, length: usize) -> usize {
+        self.meter.borrow_mut().sent_data(length);
+        length
+    }
+}
+
+/// A connection whose traffic is watched.
+#[derive(Debug)]
+pub struct Metered {
+    stream: Stream,
+    /// What was read of it already.
+    ahead: Buffer,
+    traffic: Rc<Traffic>,
+}
+
+impl Metered {
+    /// Watches `stream`, of which `ahead` has been read already.
+    pub const fn new(stream: Stream, ahead: Buffer, traffic: Rc<Traffic>) -> Self {
+        Self { stream, ahead, traffic }
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, ahead, traffic } = self.get_mut();
+        if traffic.is_flood() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        if !ahead.is_empty() {
+            let n = ahead.len().min(buf.remaining());
+            buf.put_slice(ahead.filled().get(..n).unwrap_or_default());
+            ahead.consume(n);
+            if ahead.is_empty() {
+                *ahead = Buffer::default();
+            }
+        } else if Pin::new(stream).poll_read(cx, buf)?.is_pending() {
+            return Poll::Pending;
+        }
+        traffic.read(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self { stream, traffic, .. } = self.get_mut();
+        Pin::new(stream).poll_write(cx, buf).map_ok(|n| traffic.written(n))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Self { stream, traffic, .. } = self.get_mut();
+        Pin::new(stream).poll_write_vectored(cx, bufs).map_ok(|n| traffic.written(n))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,251 @@
+//! A client's connection in HTTP/2: each of its streams is an exchange, served in a task of its own.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::Request;
+use http::header::CONTENT_LENGTH;
+use tokio::time::Instant;
+
+use super::client::{Client, Facts};
+use super::exchange;
+use crate::http::connection::decimal;
+use crate::http::h2::{Refusal, request_head};
+use crate::net::deadline::Deadline;
+use crate::net::http2::{
+    CONNECTION_WINDOW, Http2Stream, MAX_HEADER_LIST, SEND_BUFFER, SMALL_DATA_BUDGET, STREAM_WINDOW,
+};
+use crate::net::metered::{Metered, Traffic};
+use crate::net::stream::Stream;
+
+/// Streams that a client may have open at once: what browsers and gRPC clients ask for, and a bound on
+/// what one connection can have us do.
+const MAX_STREAMS: u32 = 256;
+
+/// Streams that a client may reset before anybody has looked at them; the h2 crate cuts off who resets
+/// more (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 64;
+
+/// Streams that may end by an error of the client's in the life of a connection.
+const MAX_ERRORS: usize = 1024;
+
+/// How long a client with open streams may be silent before it is asked whether it is still there.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// How long it may take to answer.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read why its connection ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Serves a connection that turned out to speak HTTP/2, to its end.
+pub(super) async fn serve(client: Box<Client>) {
+    let Client { facts, stream, ahead, mut deadline, .. } = *client;
+    let traffic = Rc::new(Traffic::new(Instant::now()));
+    let io = Metered::new(stream, ahead, Rc::clone(&traffic));
+    let handshake = Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_DATA_BUDGET)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_ERRORS))
+        .enable_connect_protocol()
+        .handshake(io);
+    let limit = facts.listener.config.timeouts.head;
+    let Ok(Ok(mut connection)) = deadline.within(limit, handshake).await else { return };
+    facts.worker.stats().http2_connections.add(1);
+    let pings = connection.ping_pong();
+    let streams = Rc::new(Streams { open: Cell::new(0), idle_since: Cell::new(Instant::now()) });
+    let mut life = Life { facts, traffic, streams, pings, asked: None, is_ending: None };
+    loop {
+        let next = {
+            let Life { facts, traffic, streams, pings, asked, is_ending } = &mut life;
+            let due = || due(facts, traffic, streams, *asked, *is_ending);
+            deadline.due(due, poll_fn(|cx| poll(cx, &mut connection, traffic, pings))).await
+        };
+        match next {
+            Ok(Event::Request(request, respond)) => life.start(request, respond),
+            Ok(Event::Over) => return,
+            Ok(Event::Flood) => {
+                life.facts.worker.stats().http2_floods.add(1);
+                tracing::debug!(client = %life.facts.peer, "too many frames that ask for work; cut off");
+                return end(connection, Reason::ENHANCE_YOUR_CALM, &mut deadline).await;
+            }
+            Err(_) if life.is_over() => {
+                return end(connection, Reason::NO_ERROR, &mut deadline).await;
+            }
+            Err(_) if life.is_ending.is_none() && life.is_to_end() => {
+                life.is_ending = Some(Instant::now());
+                connection.graceful_shutdown();
+            }
+            Err(_) => life.ping(),
+        }
+    }
+}
+
+/// What happens on a connection.
+#[expect(clippy::large_enum_variant, reason = "it never stays")]
+enum Event {
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    /// Its end.
+    Over,
+    /// The client wants us to work for nothing.
+    Flood,
+}
+
+fn poll(
+    cx: &mut Context<'_>,
+    connection: &mut Connection<Metered, Bytes>,
+    traffic: &Traffic,
+    pings: &mut Option<PingPong>,
+) -> Poll<Event> {
+    if let Some(pings) = pings {
+        // What it says does not matter: whatever comes is a sign of life.
+        let _ = pings.poll_pong(cx);
+    }
+    let polled = connection.poll_accept(cx);
+    if traffic.is_flood() {
+        return Poll::Ready(Event::Flood);
+    }
+    polled.map(|accepted| match accepted {
+        Some(Ok((request, respond))) => Event::Request(request, respond),
+        Some(Err(_)) | None => Event::Over,
+    })
+}
+
+/// The streams of a connection.
+#[derive(Debug)]
+struct Streams {
+    open: Cell<usize>,
+    /// When the last one ended.
+    idle_since: Cell<Instant>,
+}
+
+/// Counts one stream while it lives.
+struct Open(Rc<Streams>);
+
+impl Open {
+    fn new(streams: &Rc<Streams>) -> Self {
+        streams.open.set(streams.open.get() + 1);
+        Self(Rc::clone(streams))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// How far a connection is in its life.
+struct Life {
+    facts: Rc<Facts>,
+    traffic: Rc<Traffic>,
+    streams: Rc<Streams>,
+    pings: Option<PingPong>,
+    /// When the client was asked whether it is there.
+    asked: Option<Instant>,
+    /// Since when no new streams are welcome.
+    is_ending: Option<Instant>,
+}
+
+/// When something is to be done if nothing happens.
+fn due(
+    facts: &Facts,
+    traffic: &Traffic,
+    streams: &Streams,
+    asked: Option<Instant>,
+    is_ending: Option<Instant>,
+) -> Option<Instant> {
+    let is_idle = streams.open.get() == 0;
+    match (is_ending, facts.worker.draining.get()) {
+        // Streams that were under way when the client was told.
+        (Some(since), _) if is_idle => return Some(streams.idle_since.get().max(since) + GOODBYE),
+        (None, Some(since)) => return Some(since),
+        _ => {}
+    }
+    if is_idle {
+        return Some(streams.idle_since.get() + facts.listener.config.timeouts.idle);
+    }
+    Some(match asked.filter(|asked| traffic.last_read() < *asked) {
+        Some(asked) => asked + PING_PATIENCE,
+        None => traffic.last_read() + PING_AFTER,
+    })
+}
+
+impl Life {
+    /// Whether it is time to say that no new streams are welcome.
+    fn is_to_end(&self) -> bool {
+        let idle = self.facts.listener.config.timeouts.idle;
+        let is_idle = self.streams.open.get() == 0;
+        self.facts.worker.draining.get().is_some()
+            || (is_idle && self.streams.idle_since.get() + idle <= Instant::now())
+    }
+
+    /// Whether there is nothing left to wait for.
+    fn is_over(&self) -> bool {
+        let is_idle = self.streams.open.get() == 0;
+        let is_gone = self.asked.is_some_and(|asked| {
+            !is_idle && self.traffic.last_read() < asked && asked + PING_PATIENCE <= Instant::now()
+        });
+        is_gone || (is_idle && self.is_ending.is_some())
+    }
+
+    /// Asks the client whether it is there.
+    fn ping(&mut self) {
+        self.asked = Some(Instant::now());
+        if let Some(pings) = &mut self.pings {
+            let _ = pings.send_ping(Ping::opaque());
+        }
+    }
+
+    /// Serves a request, unless it is none.
+    fn start(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let (parts, body) = request.into_parts();
+        let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+        let mut head = Vec::new();
+        let error = match request_head(&parts, protocol, body.is_end_stream(), &mut head) {
+            Ok(()) => None,
+            Err(Refusal::Malformed(detail)) => {
+                self.facts.worker.stats().http2_malformed.add(1);
+                tracing::debug!(client = %self.facts.peer, detail, "malformed; stream reset");
+                // RFC 9113 8.1.1.
+                return respond.send_reset(Reason::PROTOCOL_ERROR);
+            }
+            Err(Refusal::Answer(error)) => Some(error),
+        };
+        let length = parts.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| decimal(length.as_bytes()));
+        let stream = Http2Stream::of_client(head, body, length, respond, protocol.is_some());
+        let stream = Stream::Http2(Box::new(stream));
+        let mut client = Client::new(Rc::clone(&self.facts), stream);
+        let open = Open::new(&self.streams);
+        let traffic = Rc::clone(&self.traffic);
+        tokio::task::spawn_local(async move {
+            match error {
+                Some(error) => Box::pin(exchange::refuse(&mut client, error)).await,
+                None => drop(Box::pin(exchange::serve(&mut client)).await),
+            }
+            drop(client);
+            traffic.completed();
+            drop(open);
+        });
+    }
+}
+
+/// Ends the connection, and whatever is still under way on it.
+async fn end(mut connection: Connection<Metered, Bytes>, reason: Reason, deadline: &mut Deadline) {
+    connection.abrupt_shutdown(reason);
+    let _ = deadline.within(GOODBYE, poll_fn(|cx| connection.poll_closed(cx))).await;
+}
