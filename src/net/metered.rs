@@ -51,7 +51,7 @@ impl Traffic {
     }
 
     fn written(&self, length: usize) -> usize {
-        self.meter.borrow_mut().sent_data(length);
+        self.meter.borrow_mut().sent_data(length, true);
         length
     }
 }
