@@ -168,6 +168,70 @@ fn check_shows_doubts_and_passes() {
     assert!(ended.out.starts_with("tinylb.toml: ok\n"));
 }
 
+/// A listener with two certificates, the second of which has a key that is not there.
+const TLS: &str = "\
+[[listeners]]
+address = \"127.0.0.1:0\"
+[listeners.tls]
+certificates = [
+    { cert = \"a.pem\", key = \"a.key\" },
+    { cert = \"a.pem\", key = \"b.key\" },
+]
+
+[upstreams.app]
+endpoints = [\"https://a:1\"]
+tls = { ca = \"a.key\" }
+";
+
+/// Writes a certificate that ends in `year` as `a.pem` and `a.key`.
+fn write_certificate(directory: &Directory, year: i32) {
+    let mut params = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(directory.0.join("a.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(directory.0.join("a.key"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn files_that_cannot_be_used_are_shown_where_they_are_named() {
+    let directory = Directory::with("tinylb.toml", TLS);
+    write_certificate(&directory, 2050);
+    for args in [&["check"][..], &["run"], &[]] {
+        let ended = directory.tinylb(args);
+        ended.fails(1, "error: key \"b.key\": the file cannot be read: No such file or directory");
+        ended.fails(1, " --> tinylb.toml:6:29\n");
+        ended.fails(1, "6 |     { cert = \"a.pem\", key = \"b.key\" },\n  |                             ^^^^^^^\n");
+        ended.fails(1, "= help: write the path of a file that this process may read");
+        ended.fails(1, "error: ca \"a.key\": there is no certificate in it; it holds PRIVATE KEY");
+        ended.fails(1, " --> tinylb.toml:11:14\n");
+        ended.fails(1, "tinylb.toml: 2 errors");
+    }
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_a_doubt() {
+    let text = TLS.replace("b.key", "a.key").replace("ca = \"a.key\"", "ca = \"a.pem\"");
+    let directory = Directory::with("tinylb.toml", &text);
+    write_certificate(&directory, 2020);
+    let ended = directory.tinylb(&["check"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        "warning: cert \"a.pem\": the certificate ended at 2020-01-01T00:00:00Z\n --> tinylb.toml:5:14",
+        "warning: cert \"a.pem\": the certificate ended at 2020-01-01T00:00:00Z\n --> tinylb.toml:6:14",
+        "= help: put a new one in its place; it is read without a restart",
+    ] {
+        assert!(ended.err.contains(part), "{part}\n{}", ended.err);
+    }
+}
+
+#[test]
+fn certificates_of_the_command_line_are_named() {
+    let directory = Directory::new();
+    let ended = directory.tinylb(&["http://a:1", "--tls-cert", "a.pem", "--tls-key", "a.key"]);
+    ended.fails(1, "error: listener :8080: cert \"a.pem\": the file cannot be read");
+    ended.fails(1, "listener :8080: key \"a.key\": the file cannot be read");
+}
+
 #[test]
 fn options_stand_above_the_file_in_check_too() {
     let directory = Directory::with("tinylb.toml", RIGHT);

@@ -17,7 +17,7 @@ use clap::CommandFactory;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogLevel, Report};
-use crate::control::{Balancer, Ended};
+use crate::control::{Balancer, Certificates, Ended};
 use args::{Cli, Command, DEFAULT_FILE, LineArgs, ProcessArgs, usage};
 use messages::Messages;
 
@@ -56,28 +56,36 @@ fn run_line(line: &LineArgs, process: &ProcessArgs) -> anyhow::Result<ExitCode> 
     }
     let mut config = effective::of_line(line);
     effective::put_above(&mut config, process);
-    run(config, None)
+    let certificates = Certificates::read(&config)?;
+    run(config, certificates, None)
 }
 
 fn run_file(file: &Path, process: &ProcessArgs) -> anyhow::Result<ExitCode> {
-    let mut config = match config::load_with_doubts(file) {
-        Ok((config, doubts)) => {
-            show(&doubts);
-            config
-        }
+    let (mut config, mut report) = match config::load_with_doubts(file) {
+        Ok(read) => read,
         Err(error) => {
             show(error.report());
             return Ok(ExitCode::from(FAILED));
         }
     };
+    let certificates = Certificates::read(&config);
+    if let Err(troubles) = &certificates {
+        troubles.show_in(&mut report, &config);
+    }
+    show(&report);
+    let Ok(certificates) = certificates else { return Ok(ExitCode::from(FAILED)) };
     effective::put_above(&mut config, process);
-    run(config, Some(file.to_owned()))
+    run(config, certificates, Some(file.to_owned()))
 }
 
 /// Runs `config` until a signal ends it.
-fn run(config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+fn run(
+    config: Config,
+    certificates: Certificates,
+    reload_from: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
     let messages = prepare(&config)?;
-    serve(Balancer::bind(config, reload_from)?, &messages)
+    serve(Balancer::bind(config, certificates, reload_from)?, &messages)
 }
 
 /// What comes before any socket: contradictions end the process, and messages get their way out.

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::{Config, Scheme, Upstream};
+use crate::config::values::ValueError;
+use crate::config::{Config, Report, Scheme, Section, Upstream};
 use crate::net::tls::client::TlsClient;
 use crate::net::tls::server::TlsServer;
 use crate::net::tls::{Fault, Presented, TlsError};
@@ -49,6 +50,40 @@ impl fmt::Display for Trouble {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(Trouble::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Troubles(pub Vec<Trouble>);
+
+impl Troubles {
+    /// Shows them in `report`, that of the file that `config` was read from, where it names the files.
+    pub fn show_in(&self, report: &mut Report, config: &Config) {
+        each_in(&self.0, config, |section, fault, error| {
+            report.add_fault(section, fault.key.name(), fault.certificate, error);
+        });
+    }
+}
+
+/// Shows `doubts` in `report`, as [`Troubles::show_in`] shows faults.
+pub fn show_doubts_in(doubts: &[Trouble], report: &mut Report, config: &Config) {
+    each_in(doubts, config, |section, fault, error| {
+        report.add_doubt(section, fault.key.name(), fault.certificate, error);
+    });
+}
+
+fn each_in(
+    troubles: &[Trouble],
+    config: &Config,
+    mut show: impl FnMut(Section, &Fault, ValueError),
+) {
+    for Trouble { owner, fault } in troubles {
+        let section = match owner {
+            Owner::Listener(index, _) => Some(Section::Listener(*index)),
+            Owner::Upstream(name) => {
+                config.upstreams.iter().position(|u| u.name == *name).map(Section::Upstream)
+            }
+        };
+        if let Some(section) = section {
+            show(section, fault, ValueError::new(fault.to_string(), fault.help()));
+        }
+    }
+}
 
 /// What upstreams with `https://` endpoints speak to them by, by the upstreams' names.
 pub type Clients = HashMap<String, Arc<TlsClient>>;

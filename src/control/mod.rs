@@ -27,7 +27,6 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::config::{self, Config, ListenAddress, Report};
 use crate::health::active::MAX_CHECKS;
 use crate::health::redial::MAX_REDIALS;
-use crate::net::tls::server::TlsServer;
 use crate::net::{descriptors, listen};
 use crate::proxy::access_log::start_writer;
 use crate::proxy::snapshot::Snapshot;
@@ -39,7 +38,7 @@ use signals::{Signal, Signals};
 use upkeep::Upkeep;
 use view::View;
 
-pub use certificates::{Certificates, Clients, Owner, Trouble, Troubles};
+pub use certificates::{Certificates, Clients, Owner, Trouble, Troubles, show_doubts_in};
 
 /// Descriptors that are needed besides connections: 128 for sockets that listen, epoll, files and
 /// names, and those of checks and dials in the background.
@@ -69,20 +68,22 @@ pub enum Ended {
 }
 
 impl Balancer {
-    /// Reads the certificates that `config` names, and binds every address in it. `reload_from` is the
-    /// file that HUP re-reads.
+    /// Binds every address in `config`, whose `certificates` were read. `reload_from` is the file that
+    /// HUP re-reads.
     ///
     /// # Errors
-    /// What is wrong with certificates, or an address that cannot be bound; the message names it, the
-    /// key and the option.
-    pub fn bind(mut config: Config, reload_from: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// An address that cannot be bound; the message names it, the key and the option.
+    pub fn bind(
+        mut config: Config,
+        certificates: Certificates,
+        reload_from: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = *config.workers.get_or_insert_with(cores);
         fit_to_descriptors(&mut config);
-        let certificates = Certificates::read(&config)?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
-        for listener in &config.listeners {
+        for (index, listener) in config.listeners.iter().enumerate() {
             let address = &listener.address;
             let fault = match address {
                 ListenAddress::Ip { .. } => bind_fault,
@@ -93,8 +94,7 @@ impl Balancer {
                 .with_context(|| format!("cannot listen on {address} (address, --listen)"))?;
             addresses.push(group.address);
             let (sockets, file) = (group.sockets, group.file);
-            let tls = listener.tls.as_ref().map(|tls| TlsServer::new(tls, listener.http2));
-            let tls = tls.transpose()?.map(Arc::new);
+            let tls = certificates.server(index).cloned();
             let listener = Listener { config: listener.clone(), tls };
             listeners.push(Bound { listener, sockets, file });
         }
@@ -307,9 +307,14 @@ impl Control {
 
     /// What `file` says now, and everything that it names read.
     async fn read_again(&mut self, file: &Path) -> Result<(Config, Report), String> {
-        let (config, doubts) = config::load_with_doubts(file).map_err(|e| e.to_string())?;
-        self.upkeep.reread(&config).await.map_err(|e| e.to_string())?;
-        Ok((config, doubts))
+        let (config, mut report) = config::load_with_doubts(file).map_err(|e| e.to_string())?;
+        match self.upkeep.reread(&config).await {
+            Ok(()) => Ok((config, report)),
+            Err(troubles) => {
+                troubles.show_in(&mut report, &config);
+                Err(report.to_string())
+            }
+        }
     }
 
     /// Builds a snapshot of what is known now, has the endpoints that are new in it checked, and

@@ -24,6 +24,7 @@ mod backend_faults;
 mod backend_stalls;
 mod balance_workers;
 mod bodies;
+mod certificates;
 mod client_timeouts;
 mod drain;
 mod ejection;

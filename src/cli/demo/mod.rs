@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::args::{DemoArgs, ProcessArgs, usage};
 use super::{answer, effective, prepare, serve};
 use crate::config::{EndpointHost, EndpointUrl, ListenAddress, Listener, Upstream};
-use crate::control::Balancer;
+use crate::control::{Balancer, Certificates};
 use backend::Backend;
 
 /// What the demo's upstream is called.
@@ -27,7 +27,7 @@ pub(super) fn run(args: &DemoArgs, process: &ProcessArgs) -> anyhow::Result<Exit
     effective::put_above(&mut config, process);
     let messages = prepare(&config)?;
 
-    let balancer = Balancer::bind(config, None)?;
+    let balancer = Balancer::bind(config, Certificates::default(), None)?;
     answer(&introduction(args, &backends, &balancer.addresses(), balancer.admin_address()));
     backend::start(backends, args.work).context("the backends cannot start")?;
     serve(balancer, &messages)
