@@ -209,6 +209,21 @@ fn files_that_cannot_be_used_are_shown_where_they_are_named() {
 }
 
 #[test]
+fn paths_are_relative_to_the_file_and_what_is_spoken_is_told() {
+    let text = TLS.replace("b.key", "../a.key").replace("ca = \"a.key\"", "ca = \"../a.pem\"");
+    let directory = Directory::new();
+    write_certificate(&directory, 2050);
+    std::fs::create_dir(directory.0.join("etc")).unwrap();
+    std::fs::write(directory.0.join("etc/lb.toml"), text.replace("\"a.", "\"../a.")).unwrap();
+    let ended = directory.tinylb(&["check", "etc/lb.toml"]);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    let listener = "listener 127.0.0.1:0 (https, HTTP/2, certificate etc/../a.pem, ";
+    assert!(ended.out.contains(listener), "{}", ended.out);
+    let upstream = "upstream app: p2c over https://a:1; authorities etc/../a.pem\n";
+    assert!(ended.out.contains(upstream), "{}", ended.out);
+}
+
+#[test]
 fn a_certificate_that_has_ended_is_a_doubt() {
     let text = TLS.replace("b.key", "a.key").replace("ca = \"a.key\"", "ca = \"a.pem\"");
     let directory = Directory::with("tinylb.toml", &text);

@@ -165,8 +165,11 @@ impl Balancer {
         }
         // What the file says without the options above it, to tell what a reload would change.
         let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
-        for address in addresses {
-            tracing::info!(%address, "listening");
+        for (address, listener) in addresses.iter().zip(&config.listeners) {
+            match listener.tls {
+                Some(_) => tracing::info!(%address, scheme = %"https", "listening"),
+                None => tracing::info!(%address, "listening"),
+            }
         }
         if let Some(address) = admin_address {
             tracing::info!(%address, "admin");

@@ -46,6 +46,7 @@ mod limits;
 mod limits_clients;
 mod limits_connections;
 mod limits_requests;
+mod listening;
 mod metrics;
 mod mixed_up;
 mod names;

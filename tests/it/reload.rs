@@ -59,6 +59,11 @@ fn an_invalid_file_changes_nothing_and_says_why() {
         ("timeouts = { connect = \"fast\" }", "fast"),
         ("[[routes]]\nupstream = \"nowhere\"\npath = \"/x\"", "nowhere"),
         ("this is no TOML", "no TOML"),
+        (
+            "[[routes]]\nupstream = \"tls\"\npath = \"/x\"\n[upstreams.tls]\n\
+             endpoints = [\"https://a.invalid\"]\ntls.ca = \"missing.pem\"",
+            "| tls.ca = \"missing.pem\"",
+        ),
     ] {
         tinylb.rewrite(&config(&[new.url()], "", mistake));
         tinylb.signal(Signal::HUP);

@@ -186,7 +186,9 @@ impl Tinylb {
         let ready = tinylb.log.wait_for(says_ready);
         assert!(ready.is_some(), "the balancer says that it is ready");
         for line in tinylb.log.all() {
-            if let Some(address) = value_after(&line, "listening address=") {
+            if line.contains("listening address=unix:") {
+                continue;
+            } else if let Some(address) = value_after(&line, "listening address=") {
                 tinylb.addresses.push(address.parse().expect("the address listened on"));
             } else if let Some(address) = value_after(&line, "admin address=") {
                 tinylb.admin = address.parse().expect("the admin address");
