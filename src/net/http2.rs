@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use http::uri::Scheme;
 use memchr::memmem;
 use tokio::io::{AsyncWrite, ReadBuf};
 
+use super::metered::Traffic;
 use crate::http::body::Framing;
 use crate::http::connection::decimal;
 use crate::http::h2 as translate;
@@ -45,6 +47,8 @@ pub const MAX_HEADER_LIST: u32 = 64 * 1024;
 pub struct Http2Stream {
     receiving: RefCell<Receiving>,
     sending: RefCell<Sending>,
+    /// What a client's connection has to account for.
+    traffic: Option<Rc<Traffic>>,
 }
 
 #[derive(Debug, Default)]
@@ -84,23 +88,26 @@ enum Sending {
 }
 
 impl Http2Stream {
-    /// A request of a client, with its `head` as text, and where the answer to it goes.
+    /// A request of a client, with its `head` as text, and where the answer to it goes; what is sent there
+    /// is told `traffic`.
     pub fn of_client(
         head: Vec<u8>,
         body: RecvStream,
         length: Option<u64>,
         respond: SendResponse<Bytes>,
         is_connect: bool,
+        traffic: Rc<Traffic>,
     ) -> Self {
         let receiving =
             Receiving { head: head.into(), body: Some(body), left: length, ..Receiving::default() };
         let sending = Sending::Response { respond, is_connect };
-        Self { receiving: receiving.into(), sending: sending.into() }
+        Self { receiving: receiving.into(), sending: sending.into(), traffic: Some(traffic) }
     }
 
     /// A request to be sent to an endpoint.
     pub fn to_endpoint(sender: SendRequest<Bytes>, scheme: Scheme) -> Self {
-        Self { receiving: RefCell::default(), sending: Sending::Request(sender, scheme).into() }
+        let sending = Sending::Request(sender, scheme).into();
+        Self { receiving: RefCell::default(), sending, traffic: None }
     }
 
     /// How the end of a body is known that is `announced` so.
@@ -150,7 +157,10 @@ impl Http2Stream {
                         respond.send_informational(response).map_err(io::Error::other),
                     );
                 }
-                (respond.send_response(response, is_over).map_err(io::Error::other)?, true)
+                let sent = respond.send_response(response, is_over);
+                let stream = sent.map_err(io::Error::other)?;
+                self.traffic.iter().for_each(|traffic| traffic.answered());
+                (stream, true)
             }
             Sending::Request(sender, scheme) => {
                 ready!(sender.poll_ready(cx)).map_err(io::Error::other)?;
@@ -220,6 +230,9 @@ impl Http2Stream {
         *is_over = is_end && room == payload.len();
         let data = Bytes::copy_from_slice(payload.get(..room).unwrap_or_default());
         stream.send_data(data, *is_over).map_err(io::Error::other)?;
+        if let Some(traffic) = self.traffic.as_ref().filter(|_| room > 0) {
+            traffic.sent_data(room, room == payload.len());
+        }
         Poll::Ready(Ok(room))
     }
 

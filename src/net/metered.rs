@@ -38,9 +38,14 @@ impl Traffic {
         self.is_flood.get()
     }
 
-    /// A response has been sent, which earns the peer some work.
-    pub fn completed(&self) {
+    /// The head of a response goes to the peer, which earns it some work.
+    pub fn answered(&self) {
         self.meter.borrow_mut().answered();
+    }
+
+    /// So much of a body goes to the peer, which `is_all` that there is to send at the moment.
+    pub fn sent_data(&self, length: usize, is_all: bool) {
+        self.meter.borrow_mut().sent_data(length, is_all);
     }
 
     fn read(&self, bytes: &[u8]) {
@@ -48,11 +53,6 @@ impl Traffic {
         self.last_read.set(now);
         let verdict = self.meter.borrow_mut().feed(bytes, now.into_std());
         self.is_flood.set(verdict == Verdict::Flood);
-    }
-
-    fn written(&self, length: usize) -> usize {
-        self.meter.borrow_mut().sent_data(length, true);
-        length
     }
 }
 
@@ -104,8 +104,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, traffic, .. } = self.get_mut();
-        Pin::new(stream).poll_write(cx, buf).map_ok(|n| traffic.written(n))
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -113,8 +112,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, traffic, .. } = self.get_mut();
-        Pin::new(stream).poll_write_vectored(cx, bufs).map_ok(|n| traffic.written(n))
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -76,9 +76,9 @@ pub(super) async fn serve(client: Box<Client>) {
         match next {
             Ok(Event::Request(request, respond)) => life.start(request, respond),
             Ok(Event::Over) => return,
+            Ok(Event::CutOff) => return life.cut_off(),
             Ok(Event::Flood) => {
-                life.facts.worker.stats().http2_floods.add(1);
-                tracing::debug!(client = %life.facts.peer, "too many frames that ask for work; cut off");
+                life.cut_off();
                 return end(connection, Reason::ENHANCE_YOUR_CALM, &mut deadline).await;
             }
             Err(_) if life.is_over() => {
@@ -99,6 +99,8 @@ enum Event {
     Request(Request<RecvStream>, SendResponse<Bytes>),
     /// Its end.
     Over,
+    /// Its end, since the library takes no more of the client.
+    CutOff,
     /// The client wants us to work for nothing.
     Flood,
 }
@@ -119,8 +121,15 @@ fn poll(
     }
     polled.map(|accepted| match accepted {
         Some(Ok((request, respond))) => Event::Request(request, respond),
+        Some(Err(error)) if is_cut_off(&error) => Event::CutOff,
         Some(Err(_)) | None => Event::Over,
     })
+}
+
+/// Whether the library found a flood of its own kinds: frames with hardly any data, errors, requests given
+/// up before anybody has looked at them.
+fn is_cut_off(error: &h2::Error) -> bool {
+    !error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 /// The streams of a connection.
@@ -185,6 +194,12 @@ fn due(
 }
 
 impl Life {
+    /// Notes that the client is cut off.
+    fn cut_off(&self) {
+        self.facts.worker.stats().http2_floods.add(1);
+        tracing::debug!(client = %self.facts.peer, "too many frames that ask for work; cut off");
+    }
+
     /// Whether it is time to say that no new streams are welcome.
     fn is_to_end(&self) -> bool {
         let idle = self.facts.listener.config.timeouts.idle;
@@ -227,18 +242,17 @@ impl Life {
         };
         let length = parts.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| decimal(length.as_bytes()));
-        let stream = Http2Stream::of_client(head, body, length, respond, protocol.is_some());
+        let (is_connect, traffic) = (protocol.is_some(), Rc::clone(&self.traffic));
+        let stream = Http2Stream::of_client(head, body, length, respond, is_connect, traffic);
         let stream = Stream::Http2(Box::new(stream));
         let mut client = Client::new(Rc::clone(&self.facts), stream);
         let open = Open::new(&self.streams);
-        let traffic = Rc::clone(&self.traffic);
         tokio::task::spawn_local(async move {
             match error {
                 Some(error) => Box::pin(exchange::refuse(&mut client, error)).await,
                 None => drop(Box::pin(exchange::serve(&mut client)).await),
             }
             drop(client);
-            traffic.completed();
             drop(open);
         });
     }
