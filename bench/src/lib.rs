@@ -1,7 +1,8 @@
 //! What the programs here share. For the chaos run: [`chaos`], what is asked and answered. For the
 //! runs under load: [`work`], how long a request takes. For both: [`message`], how they are read, and
-//! [`histogram`], how long it took. For `relay` and `backend`: a listening socket, an epoll that is
-//! edge-triggered throughout, and a table of connections.
+//! [`histogram`], how long it took. For those that speak TLS: [`tls`], how they do. For `relay`,
+//! `tls-relay` and `backend`: a listening socket, an epoll that is edge-triggered throughout, and a
+//! table of connections.
 //!
 //! Edge-triggered is the cheapest way on Linux: a descriptor is registered once, for both directions,
 //! and never touched again. The price is one rule that both programs keep: after an edge, read until
@@ -19,6 +20,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 pub mod chaos;
 pub mod histogram;
 pub mod message;
+pub mod tls;
 pub mod work;
 
 /// Every socket here never blocks and never leaks into a child.
@@ -37,6 +39,15 @@ pub fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, 4096)?;
     Ok(socket)
+}
+
+/// Says on standard output where a program listens: port 0 lets the kernel choose.
+pub fn announce(listener: &OwnedFd) -> io::Result<()> {
+    let address = rustix::net::getsockname(listener)?;
+    if let Ok(address) = SocketAddr::try_from(address) {
+        println!("{address}");
+    }
+    Ok(())
 }
 
 /// Starts to connect. Until it is done, a send answers EAGAIN, just as if the socket were full.
