@@ -18,6 +18,10 @@ demo *options:
 bench *options:
     bench/compare {{ options }}
 
+# Which crate has the cost of a request, as bench/README.md tells: `just profile --case h2`.
+profile *options:
+    bench/profile {{ options }}
+
 # Backends that fall ill, as bench/README.md tells: `just chaos --short`.
 chaos *options:
     bench/chaos {{ options }}

@@ -1,40 +1,57 @@
-"""How each proxy is started to be measured, and that it works before it is."""
+"""How each proxy is started to be measured."""
 
-import http.client
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
+from .checks import Failed
 from .children import Child, free_port, wait_until
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-NAMES = ["relay", "nginx", "haproxy", "tinylb"]
+# `floor` stands for the one that a case has.
+NAMES = ["floor", "nginx", "haproxy", "tinylb"]
+
+# The program of each floor.
+FLOORS = {"relay": "relay", "tls-relay": "tls-relay", "rustls": "tls-relay", "h2": "h2-backend"}
 
 # What `compare` says when a program is missing.
 INSTALL = {
     "wrk": "apt-get install wrk",
+    "h2load": "apt-get install nghttp2-client",
+    "nghttp": "apt-get install nghttp2-client",
+    "openssl": "apt-get install openssl",
+    "taskset": "apt-get install util-linux",
+    "valgrind": "apt-get install valgrind",
+    "perf": "apt-get install linux-perf",
     "nginx": "apt-get install nginx (and stop the service it starts)",
     "haproxy": "apt-get install haproxy (and stop the service it starts)",
 }
 
+# The first nginx that proxies to HTTP/2 backends otherwise than by gRPC.
+NGINX_HTTP2_OUT = (1, 29, 4)
 
-class Failed(Exception):
-    """A proxy that does not start or does not work; the message says how."""
 
-
-def build(package):
+def build(package, profile="release"):
     """Builds a package by itself, so that it gets no feature because of another; its directory."""
     root = os.path.dirname(HERE)
-    command = ["cargo", "build", "--release", "--quiet", "--package", package]
+    command = ["cargo", "build", "--profile", profile, "--quiet", "--package", package]
     if subprocess.run(command, cwd=root).returncode != 0:
         sys.exit(f"cargo could not build {package}")
     metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
     found = subprocess.run(metadata, cwd=root, capture_output=True, text=True, check=True)
-    return os.path.join(json.loads(found.stdout)["target_directory"], "release")
+    return os.path.join(json.loads(found.stdout)["target_directory"], profile)
+
+
+def require(tools):
+    """Ends the program if one of them is not there."""
+    for tool in sorted(tools):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is needed and not there: {INSTALL[tool]}")
 
 
 def find(name, given=None):
@@ -45,9 +62,7 @@ def find(name, given=None):
 
 def version(name, program):
     """What the program says of itself, or nothing."""
-    if name in ("relay", "backend"):
-        return ""
-    flag = "--version" if name == "tinylb" else "-v"
+    flag = {"tinylb": "--version", "h2load": "--version", "openssl": "version"}.get(name, "-v")
     try:
         ran = subprocess.run([program, flag], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -56,39 +71,99 @@ def version(name, program):
     return found.group() if found else ""
 
 
-def start(name, program, backend_port, directory, core, access_log, nofile):
-    """Starts a proxy in front of the backend; returns the child and its port."""
+def cannot(name, program, way):
+    """Why a proxy cannot do what a case asks for, or nothing."""
+    if name == "nginx" and way.backend == "h2c" and not way.grpc:
+        said = version(name, program)
+        if _numbers(said) < NGINX_HTTP2_OUT:
+            return f"nginx {said} speaks HTTP/2 to backends for gRPC only."
+    return ""
+
+
+def _numbers(said):
+    return tuple(int(number) for number in re.findall(r"\d+", said)[:3])
+
+
+def start(name, program, way, site, wrapper=()):
+    """Starts a proxy in front of the backend, under the program in `wrapper` if there is one; returns
+    the child and its port."""
+    directory = site.file(name)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.mkdir(directory, 0o755)
     port = free_port()
-    nginx_log = f"{log_file(name, directory)} combined buffer=32k flush=1s"
-    words = {
-        "PORT": port,
-        "BACKEND": backend_port,
-        "DIR": directory,
-        "NOFILE": nofile,
-        "MAXCONN": min(8000, (nofile - 200) // 3),
-        "ACCESS_LOG": nginx_log if access_log else "off",
-        "LOG_TARGET": "log stdout format raw local0 info" if access_log else "",
-        "LOG_FORMAT": "log global\n    option httplog" if access_log else "",
-    }
-    address, backend = f"127.0.0.1:{port}", f"127.0.0.1:{backend_port}"
-    if name == "relay":
-        command = [program, address, backend]
+    if name in FLOORS:
+        command = _floor(name, program, port, way, site)
     elif name == "nginx":
         prefix = ["-p", directory, "-e", os.path.join(directory, "nginx-error.log")]
-        command = [program, *prefix, "-c", fill("nginx.conf", directory, words)]
+        template = fill("nginx.conf", directory, _nginx_words(port, way, site, directory))
+        command = [program, *prefix, "-c", template]
     elif name == "haproxy":
-        command = [program, "-db", "-f", fill("haproxy.cfg", directory, words)]
+        template = fill("haproxy.cfg", directory, _haproxy_words(port, way, site))
+        command = [program, "-db", "-f", template]
     else:
-        command = [program, f"http://{backend}", "--listen", address, "--workers", "1"]
-        command += ["--admin", f"127.0.0.1:{free_port()}"]
-        command += ["--access-log", "text" if access_log else "off"]
-    child = Child(name, command, core, _output(name, directory))
-    wait_until(lambda: not child.alive() or answers(port), 10)
-    if not child.alive() or not answers(port):
-        state = "it runs, but does not answer" if child.alive() else "it ended"
+        command = _tinylb(program, port, way, site)
+    child = Child(name, [*wrapper, *command], site.proxy_core, _output(name, directory))
+    wait_until(lambda: not child.alive() or _listens(port), 10)
+    if not child.alive() or not _listens(port):
+        state = "it runs, but does not listen" if child.alive() else "it ended"
         child.stop()
         raise Failed(f"{name} did not start ({state}): {child.last_words()}")
     return child, port
+
+
+def _floor(name, program, port, way, site):
+    command = [program, f"127.0.0.1:{port}"]
+    if way.tls:
+        command += [site.file("cert.pem"), site.file("key.pem")]
+    if name in ("relay", "tls-relay"):
+        command += [f"127.0.0.1:{site.backends[way.backend]}"]
+    return command
+
+
+def _tinylb(program, port, way, site):
+    scheme = "h2c" if way.backend == "h2c" else "http"
+    command = [program, f"{scheme}://127.0.0.1:{site.backends[way.backend]}"]
+    command += ["--listen", f"127.0.0.1:{port}", "--workers", "1"]
+    if way.tls:
+        command += ["--tls-cert", site.file("cert.pem"), "--tls-key", site.file("key.pem")]
+    command += ["--admin", f"127.0.0.1:{free_port()}"]
+    return [*command, "--access-log", "text" if site.access_log else "off"]
+
+
+def _nginx_words(port, way, site, directory):
+    listen = [""] + ["ssl"] * way.tls + ["http2"] * way.http2
+    tls = [f"ssl_certificate {site.file('cert.pem')};",
+           f"ssl_certificate_key {site.file('key.pem')};",
+           "ssl_protocols TLSv1.2 TLSv1.3;"]
+    log = f"{log_file('nginx', directory)} combined buffer=32k flush=1s"
+    return {
+        "PORT": port,
+        "LISTEN": " ".join(listen),
+        "TLS": "\n        ".join(tls if way.tls else []),
+        "BACKEND": site.backends[way.backend],
+        "HTTP_VERSION": "2" if way.backend == "h2c" and not way.grpc else "1.1",
+        "DIR": directory,
+        "NOFILE": site.nofile,
+        "ACCESS_LOG": log if site.access_log else "off",
+    }
+
+
+def _haproxy_words(port, way, site):
+    bind = ""
+    if way.tls:
+        alpn = "h2,http/1.1" if way.http2 else "http/1.1"
+        bind = f" ssl crt {site.file('both.pem')} alpn {alpn}"
+    elif way.http2:
+        bind = " proto h2"
+    return {
+        "PORT": port,
+        "BIND": bind,
+        "BACKEND": site.backends[way.backend],
+        "SERVER": " proto h2" if way.backend == "h2c" else "",
+        "MAXCONN": min(8000, (site.nofile - 200) // 3),
+        "LOG_TARGET": "log stdout format raw local0 info" if site.access_log else "",
+        "LOG_FORMAT": "log global\n    option httplog" if site.access_log else "",
+    }
 
 
 def log_file(name, directory):
@@ -100,39 +175,12 @@ def _output(name, directory):
     return os.path.join(directory, name + ".out")
 
 
-def answers(port):
+def _listens(port):
     try:
-        return _ask(port, "GET", "/") == (200, b"hello\n")
-    except (OSError, http.client.HTTPException):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        return True
+    except OSError:
         return False
-
-
-def check(name, port):
-    """One request of each kind that is going to be measured."""
-    chunked = iter([b"x" * 4096] * 4)
-    wanted = [
-        ("GET", "/65536", None, b"x" * 65536),
-        ("GET", "/1048576", None, b"x" * 1048576),
-        ("POST", "/", chunked, b"received 16384\n"),
-    ]
-    for method, path, body, expected in wanted:
-        try:
-            status, got = _ask(port, method, path, body)
-        except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"{name} fails {method} {path}: {error!r}") from error
-        if status != 200 or got != expected:
-            raise Failed(f"{name} fails {method} {path}: status {status}, {len(got)} bytes")
-
-
-def _ask(port, method, path, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request(method, path, body=body, encode_chunked=body is not None,
-                           headers={"Transfer-Encoding": "chunked"} if body is not None else {})
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
 
 
 def fill(template, directory, words):

@@ -3,6 +3,9 @@
 import collections
 from statistics import median
 
+# Those of which it is told that they opened connections to the backend.
+PROXIES = ("nginx", "haproxy", "tinylb")
+
 # Above these a run is told of below its table.
 DISTURBED = 0.03
 CONNECTIONS_KEPT = 0.01
@@ -29,8 +32,8 @@ def has_errors(result):
 
 def load_table(case, results):
     """`results`: proxy name to summary, in the order of the rows."""
-    floor = results.get("relay", {}).get("cpu_us")
-    head = ["", "requests/s", "core", "user µs", "system µs", "CPU µs/request", "× relay"]
+    floor = results.get(case.floor, {}).get("cpu_us")
+    head = ["", "requests/s", "core", "user µs", "system µs", "CPU µs/request", f"× {case.floor}"]
     head += ["p50", "p99", "errors"]
     rows = []
     for name, result in results.items():
@@ -74,11 +77,14 @@ def _notes(case, results):
     notes = [case.note] if case.note else []
     waited = {}
     for name, result in results.items():
-        notes += [f"{name} failed: {reason}" for reason in dict.fromkeys(result["failed"])]
+        if "cannot" in result:
+            notes.append(result["cannot"])
+        for reason in dict.fromkeys(result["failed"]):
+            notes.append(reason if reason.startswith(name) else f"{name}: {reason}")
         opened = result.get("backend_connections_per_request", 0)
-        if opened > CONNECTIONS_KEPT and name in ("nginx", "haproxy", "tinylb"):
+        if opened > CONNECTIONS_KEPT and name in PROXIES:
             notes.append(f"{name} opened {opened:.2f} backend connections per request.")
-        if result.get("logged", 1) < LOGGED and name != "relay":
+        if result.get("logged", 1) < LOGGED:
             notes.append(f"{name} logged {result['logged']:.1%} of its requests.")
         waited[name] = max((run.get("core_waited", 0) for run in result["runs"]), default=0)
     disturbed = [f"{name} {share:.0%}" for name, share in waited.items() if share > DISTURBED]
@@ -126,6 +132,8 @@ def _latency(microseconds):
 
 
 def _errors(result):
+    if "cannot" in result:
+        return "–"
     kinds = [f"{number} {kind}" for kind, number in result["errors"].items() if number]
     if result["failed"]:
         kinds.append(f"{len(result['failed'])} failed")
