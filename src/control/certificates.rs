@@ -1,14 +1,13 @@
 //! Certificates, keys and authorities of all listeners and upstreams: read at start and at a reload of
 //! the configuration.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::values::ValueError;
 use crate::config::{Config, Report, Scheme, Section, Upstream};
-use crate::net::tls::client::TlsClient;
+use crate::net::tls::client::{Clients, TlsClient};
 use crate::net::tls::server::TlsServer;
 use crate::net::tls::{Fault, Presented, TlsError};
 
@@ -84,9 +83,6 @@ fn each_in(
         }
     }
 }
-
-/// What upstreams with `https://` endpoints speak to them by, by the upstreams' names.
-pub type Clients = HashMap<String, Arc<TlsClient>>;
 
 /// One of them.
 #[derive(Debug, Clone)]

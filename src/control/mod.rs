@@ -38,7 +38,7 @@ use signals::{Signal, Signals};
 use upkeep::Upkeep;
 use view::View;
 
-pub use certificates::{Certificates, Clients, Owner, Trouble, Troubles, show_doubts_in};
+pub use certificates::{Certificates, Owner, Trouble, Troubles, show_doubts_in};
 
 /// Descriptors that are needed besides connections: 128 for sockets that listen, epoll, files and
 /// names, and those of checks and dials in the background.

@@ -1,5 +1,6 @@
 //! TLS with endpoints: who is believed to be one, and who we are to it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -20,6 +21,9 @@ use crate::config::ClientTls;
 
 /// Sessions that are kept for one endpoint: as many as rustls keeps tickets of one name.
 const SESSIONS: usize = 8;
+
+/// How upstreams with `https://` endpoints speak to them, by the upstreams' names.
+pub type Clients = HashMap<String, Arc<TlsClient>>;
 
 /// How the endpoints of an upstream are spoken to by TLS.
 #[derive(Debug)]
@@ -150,6 +154,11 @@ impl Made {
 }
 
 impl TlsEndpoint {
+    /// Whether it is one of `client`'s, and so still right where that is in force.
+    pub fn is_of(&self, client: &Arc<TlsClient>) -> bool {
+        Arc::ptr_eq(&self.client, client)
+    }
+
     /// The name that the endpoint's certificate must have, for `tokio_rustls::TlsConnector`.
     pub fn name(&self) -> ServerName<'static> {
         self.name.clone()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, HandshakeKind, NamedGroup};
 
 use super::*;
 use crate::net::tls::client::TlsEndpoint;
@@ -71,6 +71,16 @@ fn an_endpoint_that_has_ended_is_not_believed() {
     let Error::InvalidCertificate(CertificateError::ExpiredContext { .. }) = error else {
         panic!("{error}");
     };
+}
+
+#[test]
+fn what_is_recorded_today_stays_secret() {
+    let authority = Authority::new();
+    let server = server(vec![authority.give("a", &["a"])]);
+    let shaken = connect(&server, &authority.client(), "a").unwrap();
+    assert_eq!(shaken.client.handshake_kind(), Some(HandshakeKind::Full), "and no retry");
+    let group = shaken.client.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
 }
 
 #[test]
