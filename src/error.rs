@@ -65,6 +65,10 @@ pub enum Kind {
     ConnectionRefused,
     /// 504: the connection to the endpoint was not made in time.
     ConnectionTimeout,
+    /// 502: no TLS with the endpoint.
+    TlsFailed,
+    /// 502: the endpoint's certificate is not to be trusted.
+    TlsCertificate,
     /// 502: no way to the endpoint's address.
     Unroutable,
     /// 502: the endpoint closed or reset the connection before its response was whole.
@@ -103,6 +107,8 @@ impl Kind {
             Self::LoopDetected
             | Self::ConnectionRefused
             | Self::Unroutable
+            | Self::TlsFailed
+            | Self::TlsCertificate
             | Self::ConnectionTerminated
             | Self::Unprocessed
             | Self::ResponseIncomplete
@@ -135,6 +141,8 @@ impl Kind {
             Self::Overloaded => "connection_limit_reached",
             Self::ConnectionRefused => "connection_refused",
             Self::ConnectionTimeout => "connection_timeout",
+            Self::TlsFailed => "tls_protocol_error",
+            Self::TlsCertificate => "tls_certificate_error",
             Self::Unroutable => "destination_ip_unroutable",
             Self::ConnectionTerminated | Self::Unprocessed => "connection_terminated",
             Self::ResponseTimeout => "http_response_timeout",
@@ -153,6 +161,8 @@ impl Kind {
             Self::ConnectionRefused
             | Self::ConnectionTimeout
             | Self::Unroutable
+            | Self::TlsFailed
+            | Self::TlsCertificate
             | Self::ConnectionTerminated
             | Self::Unprocessed
             | Self::ResponseTimeout
@@ -171,6 +181,8 @@ impl Kind {
             Self::ConnectionRefused
                 | Self::ConnectionTimeout
                 | Self::Unroutable
+                | Self::TlsFailed
+                | Self::TlsCertificate
                 | Self::Unprocessed
                 | Self::Overloaded
                 | Self::Internal

@@ -16,7 +16,7 @@ use tinylb::http::request::{Method, Request};
 use tinylb::http::response::Response;
 use tinylb::http::rewrite::{self, Hop, Ours, Persistence};
 use tinylb::proxy::snapshot::Snapshot;
-use tinylb::upstream::endpoint::{Endpoint, State};
+use tinylb::upstream::endpoint::{Endpoint, Protocol, State};
 use tinylb::upstream::{Shared, Upstream, Wanted};
 
 const MINIMAL: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n";
@@ -165,7 +165,8 @@ fn hosts() -> String {
 fn route(upstreams_and_routes: &str, calls: u32) {
     let text = format!("{upstreams_and_routes}[[listeners]]\naddress = ':8080'\n");
     let config = config::parse("bench", &text, &|_| None).unwrap();
-    let snapshot = Snapshot::build(&config, &HashMap::new(), &Snapshot::default(), 1);
+    let snapshot =
+        Snapshot::build(&config, &HashMap::new(), &HashMap::new(), &Snapshot::default(), 1);
     for _ in 0..calls {
         let path = path::resolve(black_box(b"/articles/load-balancing")).unwrap();
         black_box(snapshot.route(black_box(b"www.example.com"), &path).unwrap());
@@ -180,7 +181,7 @@ fn pick(policy: Policy, count: u16, calls: u32) {
         let state = Arc::new(State::new(n.into(), "app".into(), n.to_string(), 1));
         let addresses = vec![SocketAddr::from(([10, 0, 0, 1], 8000 + n)).into()];
         let limits = config::Limits::default();
-        Endpoint::new(&config::Endpoint::new(url), &limits, 1, addresses, state)
+        Endpoint::new(&config::Endpoint::new(url), &limits, 1, addresses, Protocol::Http1, state)
     };
     let endpoints: Vec<_> = (0..count).map(endpoint).collect();
     let mut config = config::Upstream::new("app", Vec::new());

@@ -18,7 +18,8 @@ pub fn check(bytes: &[u8]) {
         }
         Err(error) => return assert!(error.to_string().contains("error")),
     };
-    let snapshot = Snapshot::build(&config, &HashMap::new(), &Snapshot::default(), 1);
+    let snapshot =
+        Snapshot::build(&config, &HashMap::new(), &HashMap::new(), &Snapshot::default(), 1);
     for route in &config.routes {
         let host = match &route.host {
             None => String::new(),

@@ -218,7 +218,7 @@ pub(super) fn clients(upstreams: &[Upstream], before: &Clients) -> Result<Client
         // Names of endpoints are as strict here as in the certificates that they must have.
         let named = client.and_then(|client| {
             for endpoint in upstream.endpoints.iter().filter(|e| e.url.scheme == Scheme::Https) {
-                client.endpoint(&endpoint.url.host.to_string())?;
+                client.endpoint(&endpoint.url.host.certified())?;
             }
             Ok(client)
         });

@@ -147,8 +147,13 @@ impl Balancer {
         let count = config.workers.unwrap_or(1);
         let mut resolver = Resolver::new(&config);
         resolver.wait_for_first_answers().await;
-        let snapshot =
-            Arc::new(Snapshot::build(&config, resolver.names(), &Snapshot::default(), count));
+        let snapshot = Arc::new(Snapshot::build(
+            &config,
+            resolver.names(),
+            certificates.clients(),
+            &Snapshot::default(),
+            count,
+        ));
         let mut care = Care::new();
         care.checkup.follow(&snapshot).await;
         let log = (config.log.access, log);
@@ -325,7 +330,13 @@ impl Control {
     async fn replace_snapshot(&mut self) {
         let before = Arc::clone(&self.view.borrow().snapshot);
         let workers = self.config.workers.unwrap_or(1);
-        let built = Snapshot::build(&self.config, self.resolver.names(), &before, workers);
+        let built = Snapshot::build(
+            &self.config,
+            self.resolver.names(),
+            self.upkeep.certificates.clients(),
+            &before,
+            workers,
+        );
         let snapshot = Arc::new(built);
         if self.care.checkup.follow(&snapshot).await {
             self.workers.shared.endpoint_lost();

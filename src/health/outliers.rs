@@ -129,6 +129,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::upstream::Shared;
+    use crate::upstream::endpoint::Protocol;
     use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::Duration;
@@ -141,7 +142,7 @@ mod tests {
         let endpoint = |(i, config): (usize, &config::Endpoint)| {
             let state = State::new(i as u64, "u".into(), config.url.to_string(), 1);
             let address = SocketAddr::from(([127, 0, 0, 1], config.url.port)).into();
-            Endpoint::new(config, &limits, 1, vec![address], Arc::new(state))
+            Endpoint::new(config, &limits, 1, vec![address], Protocol::Http1, Arc::new(state))
         };
         let endpoints = configured.iter().enumerate().map(endpoint).collect();
         Upstream::new(

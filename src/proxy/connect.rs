@@ -1,17 +1,23 @@
 //! A connection to the endpoint that was picked: a kept one of this worker's, or a new one, within the
 //! limits of connections.
 
+use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
+use h2::Ping;
 use tokio::time::{Instant, timeout};
 
 use super::progress::Forward;
 use super::retry::Failed;
 use crate::error::{Error, Kind};
 use crate::http::buffer::Buffer;
-use crate::net::dial::{Dialled, dial_any};
+use crate::net::dial::{Address, Dialled, dial_any};
+use crate::net::stream::Stream;
+use crate::net::tls::client;
 use crate::upstream::Picked;
-use crate::upstream::endpoint::{Endpoint, Place};
+use crate::upstream::endpoint::{Endpoint, Place, Protocol};
+use crate::upstream::http2;
 use crate::upstream::pool::Connected;
 
 /// How often is looked for an idle connection of another worker to be closed, where nobody tells.
@@ -48,8 +54,15 @@ impl<'a> Forward<'a> {
         line.map_err(|error| Failed { error, again: self.again(error, false) })
     }
 
-    /// A kept connection to the endpoint, at the time `now`.
+    /// A kept connection to the endpoint, or a new stream on one, at the time `now`.
     pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Line> {
+        if self.may_share(endpoint) {
+            let stream = self.worker.http2.borrow_mut().take(endpoint, now);
+            if let Some((connection, idle_for)) = stream {
+                self.endpoint_stats(endpoint, |stats| stats.reuses.add(1));
+                return Some(Line { idle_for, ..Line::new(connection, true) });
+            }
+        }
         // What may not be sent twice must not be sent into a connection that has just been closed.
         let must_be_sure = !self.may_repeat_ever();
         let kept = self.worker.pool.borrow_mut().take(endpoint, now, must_be_sure);
@@ -58,9 +71,39 @@ impl<'a> Forward<'a> {
         Some(Line { idle_for, ..Line::new(connection, true) })
     }
 
+    /// Whether the request can go by HTTP/2. What asks for another protocol goes by HTTP/1.1 where it can
+    /// choose: few servers take it by HTTP/2.
+    fn may_share(&self, endpoint: &Endpoint) -> bool {
+        match endpoint.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Tls { http2, .. } => http2 && self.request.upgrade.is_none(),
+        }
+    }
+
+    /// A new connection to the endpoint; or a stream on one that another request has made meanwhile,
+    /// since as many as wait can share it.
+    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
+        let gate = match self.may_share(endpoint) {
+            true => self.worker.http2.borrow_mut().gate(endpoint),
+            false => None,
+        };
+        let Some(gate) = gate else { return self.connect_alone(endpoint).await };
+        let limit = self.upstream.config.timeouts.connect;
+        let passed = timeout(limit, gate.acquire()).await;
+        if passed.is_err() {
+            let detail = "no connection was made in time";
+            return Err(Error::new(Kind::ConnectionTimeout, detail));
+        }
+        match self.kept(endpoint, Instant::now()) {
+            Some(line) => Ok(line),
+            None => self.connect_alone(endpoint).await,
+        }
+    }
+
     /// A new connection to one of the endpoint's addresses; or a kept one that has come back while
     /// there was no place for another.
-    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Line, Error> {
+    async fn connect_alone(&self, endpoint: &Endpoint) -> Result<Line, Error> {
         let limit = self.upstream.config.timeouts.connect;
         let place = async {
             loop {
@@ -89,12 +132,75 @@ impl<'a> Forward<'a> {
                 endpoint.answered(index);
                 self.endpoint_stats(endpoint, |stats| stats.connects.add(1));
                 endpoint.state.reached(Instant::now());
-                return Ok(Line::new(Connected { stream, address, place }, false));
+                return self.agree(endpoint, stream, (address, place)).await;
             }
             Err(failures) => failures,
         };
         self.endpoint_stats(endpoint, |stats| stats.connect_failures.add(1));
         let no_address = Error::new(Kind::Unavailable, "the endpoint has no address");
         Err(failures.last().map_or(no_address, Error::connecting))
+    }
+
+    /// Agrees with the endpoint on what is spoken on a new connection.
+    async fn agree(
+        &self,
+        endpoint: &Endpoint,
+        stream: Stream,
+        place: (Address, Place),
+    ) -> Result<Line, Error> {
+        let limit = self.upstream.config.timeouts.connect;
+        let (stream, is_http2) = match &endpoint.protocol {
+            Protocol::Http1 => (stream, false),
+            Protocol::Http2 => (stream, true),
+            Protocol::Tls { tls, .. } => {
+                let offers_http2 = self.may_share(endpoint);
+                let agreed = timeout(limit, client::agree(tls, offers_http2, stream)).await;
+                let (stream, is_http2) = match agreed {
+                    Ok(agreed) => agreed.map_err(|error| tls_fault(&error))?,
+                    Err(_) => return Err(TLS_LATE),
+                };
+                if offers_http2 {
+                    self.worker.http2.borrow_mut().speaks(endpoint, is_http2);
+                }
+                (stream, is_http2)
+            }
+        };
+        if !is_http2 {
+            let (address, place) = (place.0, Rc::new(place.1));
+            return Ok(Line::new(Connected { stream, address, place }, false));
+        }
+        let begun = timeout(limit, http2::begin(stream)).await;
+        let Ok(Ok((sender, mut connection))) = begun else { return Err(NO_HTTP2) };
+        let pings = connection.ping_pong();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint has ended");
+            }
+        });
+        if let (Some(mut pings), true) = (pings, self.request.upgrade.is_some()) {
+            // What it answers comes behind its settings, which say whether it takes this at all.
+            let _ = timeout(limit, pings.ping(Ping::opaque())).await;
+        }
+        let idle = self.upstream.config.timeouts.idle;
+        let mut pool = self.worker.http2.borrow_mut();
+        Ok(Line::new(pool.share(endpoint, sender, place, idle), false))
+    }
+}
+
+const TLS_LATE: Error =
+    Error::new(Kind::ConnectionTimeout, "the TLS handshake did not end in time");
+const NO_HTTP2: Error = Error::new(Kind::ConnectionRefused, "the endpoint does not begin HTTP/2");
+
+/// What a failed TLS handshake means.
+fn tls_fault(error: &io::Error) -> Error {
+    let cause = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            Error::new(Kind::TlsCertificate, "the endpoint's certificate is not to be trusted")
+        }
+        Some(rustls::Error::AlertReceived(_)) => {
+            Error::new(Kind::TlsFailed, "the endpoint refused the TLS handshake")
+        }
+        _ => Error::new(Kind::TlsFailed, "no TLS with the endpoint"),
     }
 }

@@ -12,11 +12,13 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::connect::Line;
 use super::progress::Forward;
+use super::receive::UNPROCESSED;
 use super::retry::{Again, Failed};
 use crate::config::Hedge;
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
-use crate::net::stream::ReadHalf;
+use crate::net::http2::is_unprocessed;
+use crate::net::stream::{ReadHalf, Stream};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
 
@@ -232,7 +234,14 @@ impl<'a> Forward<'a> {
 
     /// Sends `head` on `line`.
     async fn ask(&self, line: &mut Line, head: &[u8], asked: Instant) -> Result<(), Error> {
-        let writing = line.connection.stream.write_all(head);
+        let stream = &mut line.connection.stream;
+        let writing = async {
+            if let Stream::Http2(stream) = stream {
+                return stream.send_head(head, true).await.map(|_| ());
+            }
+            stream.write_all(head).await?;
+            stream.flush().await
+        };
         match timeout(self.upstream.config.timeouts.body, writing).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(CLOSED),
@@ -259,6 +268,7 @@ async fn answer(line: &mut Line) -> Result<(), Error> {
             buffer.fill(n);
             Ok(())
         }
+        Err(error) if is_unprocessed(&error) => Err(UNPROCESSED),
         _ => Err(CLOSED),
     }
 }

@@ -345,7 +345,7 @@ fn is_event_stream(response: &Response<'_>) -> bool {
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-const UNPROCESSED: Error =
+pub(super) const UNPROCESSED: Error =
     Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
 
 const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");

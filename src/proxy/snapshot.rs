@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{self, Config, HostPattern};
+use crate::config::{self, Config, EndpointUrl, HostPattern, Scheme};
 use crate::health::resolve::{Names, resolve};
 use crate::http::path;
 use crate::net::dial::Address;
-use crate::upstream::endpoint::{Endpoint, State};
+use crate::net::tls::client::Clients;
+use crate::upstream::endpoint::{Endpoint, Protocol, State};
 use crate::upstream::{self, Upstream};
 
 /// Weights are multiplied by a common multiple of the numbers of addresses that share them, up to
@@ -66,14 +67,43 @@ pub struct Route {
     path: String,
 }
 
+/// What is spoken with the endpoint at `url`, as `before` where that has not changed.
+fn protocol(
+    upstream: &config::Upstream,
+    url: &EndpointUrl,
+    clients: &Clients,
+    before: Option<&Protocol>,
+) -> Option<Protocol> {
+    Some(match url.scheme {
+        Scheme::Http | Scheme::Unix => Protocol::Http1,
+        Scheme::H2c => Protocol::Http2,
+        Scheme::Https => {
+            let client = clients.get(&upstream.name)?;
+            let tls = match before {
+                Some(Protocol::Tls { tls, .. }) if tls.is_of(client) => Arc::clone(tls),
+                _ => Arc::new(client.endpoint(&url.host.certified()).ok()?),
+            };
+            // A connection that says whose it is belongs to one client.
+            let http2 = upstream.http2 && upstream.proxy_protocol.is_none();
+            Protocol::Tls { tls, http2 }
+        }
+    })
+}
+
 impl Snapshot {
     /// What `config` means as `names` are. Endpoints that `previous` had keep their state, and
     /// upstreams that have not changed stay the same objects.
-    pub fn build(config: &Config, names: &Names, previous: &Self, workers: usize) -> Self {
+    pub fn build(
+        config: &Config,
+        names: &Names,
+        clients: &Clients,
+        previous: &Self,
+        workers: usize,
+    ) -> Self {
         let secret = previous.secret.clone();
         let mut snapshot = Self { next_id: previous.next_id, secret, ..Self::default() };
         for upstream in &config.upstreams {
-            let built = snapshot.build_upstream(upstream, names, previous, workers);
+            let built = snapshot.build_upstream(upstream, (names, clients), previous, workers);
             snapshot.upstreams.push(built);
         }
         for route in &config.routes {
@@ -86,7 +116,7 @@ impl Snapshot {
     fn build_upstream(
         &mut self,
         config: &config::Upstream,
-        names: &Names,
+        (names, clients): (&Names, &Clients),
         previous: &Self,
         workers: usize,
     ) -> Arc<Upstream> {
@@ -104,6 +134,9 @@ impl Snapshot {
                 };
                 let known =
                     before.and_then(|u| u.endpoints.iter().find(|e| e.state.label == label));
+                let protocol = protocol(config, &endpoint.url, clients, known.map(|k| &k.protocol));
+                // A certificate that nobody can have is found before.
+                let Some(protocol) = protocol else { continue };
                 let state = known.map_or_else(
                     || self.new_state(config, label, workers, before.is_some()),
                     |endpoint| Arc::clone(&endpoint.state),
@@ -113,7 +146,14 @@ impl Snapshot {
                 }
                 let weight = endpoint.weight * u32::try_from(scale / one.of).unwrap_or(1).max(1);
                 let limits = &config.limits;
-                endpoints.push(Endpoint::new(endpoint, limits, weight, one.addresses, state));
+                endpoints.push(Endpoint::new(
+                    endpoint,
+                    limits,
+                    weight,
+                    one.addresses,
+                    protocol,
+                    state,
+                ));
             }
         }
         match before {
@@ -254,8 +294,13 @@ mod tests {
             (suffix(".example.com"), "/"),
             (suffix(".api.example.com"), "/v1"),
         ];
-        let snapshot =
-            Snapshot::build(&config(&routes, &[]), &Names::new(), &Snapshot::default(), 1);
+        let snapshot = Snapshot::build(
+            &config(&routes, &[]),
+            &Names::new(),
+            &Clients::new(),
+            &Snapshot::default(),
+            1,
+        );
         for (host, path, label) in [
             ("other", "/", "/"),
             ("other", "/v1", "/v1/"),
@@ -283,10 +328,22 @@ mod tests {
         let names = |ips: &[[u8; 4]]| {
             Names::from([("app".to_owned(), ips.iter().map(|ip| (*ip).into()).collect())])
         };
-        let one = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &Snapshot::default(), 1);
-        let same = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &one, 1);
+        let one = Snapshot::build(
+            &config,
+            &names(&[[10, 0, 0, 1]]),
+            &Clients::new(),
+            &Snapshot::default(),
+            1,
+        );
+        let same = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &Clients::new(), &one, 1);
         assert!(Arc::ptr_eq(&one.upstreams[0], &same.upstreams[0]));
-        let two = Snapshot::build(&config, &names(&[[10, 0, 0, 2], [10, 0, 0, 1]]), &same, 1);
+        let two = Snapshot::build(
+            &config,
+            &names(&[[10, 0, 0, 2], [10, 0, 0, 1]]),
+            &Clients::new(),
+            &same,
+            1,
+        );
         let endpoints = &two.upstreams[0].endpoints;
         let shares: Vec<_> = endpoints.iter().map(|e| (e.state.label.as_str(), e.weight)).collect();
         assert_eq!(
@@ -298,7 +355,7 @@ mod tests {
             ]
         );
         assert!(Arc::ptr_eq(&endpoints[2].state, &one.upstreams[0].endpoints[1].state));
-        let gone = Snapshot::build(&config, &Names::new(), &two, 1);
+        let gone = Snapshot::build(&config, &Names::new(), &Clients::new(), &two, 1);
         assert!(!gone.upstreams[0].endpoints[0].is_usable());
         assert_eq!(gone.upstreams[0].endpoints.len(), 2);
     }

@@ -18,6 +18,7 @@ use crate::http::head::Field;
 use crate::net::deadline::Clock;
 use crate::net::tls::server::TlsServer;
 use crate::stats::WorkerStats;
+use crate::upstream::http2::Http2Pool;
 use crate::upstream::pool::Pool;
 
 /// The size of a buffer at first: most heads, and most bodies, fit in one read.
@@ -81,6 +82,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Idle connections to endpoints.
     pub pool: RefCell<Pool>,
+    /// Connections to endpoints in HTTP/2.
+    pub http2: RefCell<Http2Pool>,
     /// Buffers for reuse.
     pub buffers: Buffers,
     /// The due times of its waits.
@@ -103,6 +106,7 @@ impl Worker {
             index,
             shared,
             pool: RefCell::default(),
+            http2: RefCell::default(),
             buffers: Buffers::default(),
             clock: Clock::new(),
             log,
@@ -124,6 +128,7 @@ impl Worker {
         let endpoints = snapshot.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
         let ids: Vec<u64> = endpoints.map(|endpoint| endpoint.state.id).collect();
         self.pool.borrow_mut().keep_only(|id| ids.contains(&id));
+        self.http2.borrow_mut().keep_only(|id| ids.contains(&id));
         self.snapshot.replace(Rc::new(snapshot));
         // Requests that wait for room may find it there.
         self.clock.wake_all();
@@ -168,6 +173,7 @@ impl Worker {
     pub fn tick(&self, now: Instant) {
         self.clock.tick(now);
         self.pool.borrow_mut().sweep(now);
+        self.http2.borrow_mut().sweep(now);
         self.buffers.trim();
     }
 

@@ -10,6 +10,7 @@ use super::latency::Latency;
 use super::standing::Standing;
 use crate::config;
 use crate::net::dial::Address;
+use crate::net::tls::client::TlsEndpoint;
 use crate::stats::EndpointStats;
 
 /// Connections to one endpoint that may be on their way at once, over all workers: enough for any
@@ -32,12 +33,49 @@ pub struct Endpoint {
     /// Where to connect: the address in use first, then its alternatives in the other family.
     /// Empty while its name does not resolve.
     pub addresses: Vec<Address>,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// Its own authority, for a Host field.
     pub authority: String,
     /// The base path that request paths are joined to.
     pub base_path: String,
     /// What all workers share about it.
     pub state: Arc<State>,
+}
+
+/// What is spoken with an endpoint.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, known beforehand.
+    Http2,
+    /// TLS, and in it what is agreed on by ALPN: HTTP/2 too only where it is offered.
+    Tls {
+        /// How.
+        tls: Arc<TlsEndpoint>,
+        /// Whether HTTP/2 is offered.
+        http2: bool,
+    },
+}
+
+impl Protocol {
+    /// Whether it may be HTTP/2.
+    pub const fn may_be_http2(&self) -> bool {
+        matches!(self, Self::Http2 | Self::Tls { http2: true, .. })
+    }
+}
+
+impl PartialEq for Protocol {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http1, Self::Http1) | (Self::Http2, Self::Http2) => true,
+            (Self::Tls { tls: a, http2: b }, Self::Tls { tls: c, http2: d }) => {
+                Arc::ptr_eq(a, c) && b == d
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What is known of one endpoint, however often the configuration around it changes.
@@ -229,6 +267,7 @@ impl Endpoint {
         limits: &config::Limits,
         weight: u32,
         addresses: Vec<Address>,
+        protocol: Protocol,
         state: Arc<State>,
     ) -> Self {
         let limit = |own: Option<u32>, all: Option<u32>| own.or(all).unwrap_or(u32::MAX);
@@ -243,6 +282,7 @@ impl Endpoint {
             max_requests: max_requests.min(max_connections),
             max_connections,
             addresses,
+            protocol,
             authority: config.url.authority(),
             base_path: config.url.base_path.clone(),
             state,
@@ -285,6 +325,7 @@ impl PartialEq for Endpoint {
     fn eq(&self, other: &Self) -> bool {
         let of = |e: &Self| (e.weight, e.priority, e.drain, e.max_requests, e.max_connections);
         Arc::ptr_eq(&self.state, &other.state)
+            && self.protocol == other.protocol
             && of(self) == of(other)
             && self.addresses == other.addresses
     }
@@ -303,7 +344,14 @@ pub(crate) mod tests {
             let state = Arc::new(State::new(i as u64, "u".into(), url.to_string(), 1));
             let limits = config::Limits::default();
             let addresses = vec![address(port)];
-            Endpoint::new(&config::Endpoint::new(url), &limits, *weight, addresses, state)
+            Endpoint::new(
+                &config::Endpoint::new(url),
+                &limits,
+                *weight,
+                addresses,
+                Protocol::Http1,
+                state,
+            )
         };
         weights.iter().enumerate().map(endpoint).collect()
     }

@@ -9,6 +9,7 @@ pub mod description;
 pub mod endpoint;
 pub mod gradient;
 pub mod hedging;
+pub mod http2;
 pub mod latency;
 pub mod pool;
 pub mod quantile;

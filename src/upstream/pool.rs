@@ -1,6 +1,7 @@
 //! Idle connections to endpoints, kept by the worker that made them for its next requests.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -23,7 +24,7 @@ pub struct Connected {
     /// Where it leads.
     pub address: Address,
     /// Its place under the limits.
-    pub place: Place,
+    pub place: Rc<Place>,
 }
 
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Pool {
     }
 
     /// Keeps `connection` for the next request to `endpoint`, for at most so `long` from `since`;
-    /// unless a request on another worker needs its place.
+    /// unless a request on another worker needs its place, or it is a stream of HTTP/2, which is done.
     pub fn put(
         &mut self,
         endpoint: &Endpoint,
@@ -72,7 +73,7 @@ impl Pool {
         long: Duration,
     ) {
         let idle = self.idle.entry(endpoint.state.id).or_default();
-        if idle.len() < MAX_IDLE && !connection.place.is_wanted() {
+        if idle.len() < MAX_IDLE && !connection.stream.is_http2() && !connection.place.is_wanted() {
             idle.push(Idle { connection, since, until: since + long });
         }
     }
@@ -132,7 +133,11 @@ mod tests {
         let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
         let place = Place::take(endpoint, &shared, u32::MAX).unwrap();
         (
-            Connected { stream: Stream::Tcp(ours.unwrap()), address: address.into(), place },
+            Connected {
+                stream: Stream::Tcp(ours.unwrap()),
+                address: address.into(),
+                place: Rc::new(place),
+            },
             theirs.unwrap().0,
         )
     }

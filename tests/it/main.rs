@@ -42,6 +42,7 @@ mod hedge_failures;
 mod hedging;
 mod held_answers;
 mod http2;
+mod http2_endpoints;
 mod http2_floods;
 mod limits;
 mod limits_clients;

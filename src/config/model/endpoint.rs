@@ -131,6 +131,16 @@ pub enum EndpointHost {
     Name(String),
 }
 
+impl EndpointHost {
+    /// The name or address that the endpoint's certificate has: an IPv6 one without brackets.
+    pub fn certified(&self) -> String {
+        match self {
+            Self::Ip(ip) => ip.to_string(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for EndpointHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -112,6 +112,8 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::ConnectionRefused
         | Kind::ConnectionTimeout
         | Kind::Unroutable
+        | Kind::TlsFailed
+        | Kind::TlsCertificate
         | Kind::ConnectionTerminated
         | Kind::Unprocessed
         | Kind::ResponseIncomplete => Code::Unavailable,

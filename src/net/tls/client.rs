@@ -1,6 +1,7 @@
 //! TLS with endpoints: who is believed to be one, and who we are to it.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -11,13 +12,15 @@ use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::TlsConnector;
 
 use super::certificate::{Loaded, Presented};
 use super::error::{Fault, FileKey, Problem, TlsError};
 use super::unverified::Unverified;
 use super::watch::Watch;
-use super::{alpn, files, provider};
+use super::{ALPN_HTTP2, alpn, files, provider};
 use crate::config::ClientTls;
+use crate::net::stream::Stream;
 
 /// Sessions that are kept for one endpoint: as many as rustls keeps tickets of one name.
 const SESSIONS: usize = 8;
@@ -240,4 +243,18 @@ fn system_authorities() -> Result<Arc<RootCertStore>, Fault> {
 /// What the library refuses although the files are right.
 fn refused(error: &dyn ToString) -> Fault {
     Fault::without_file(FileKey::Ca, Problem::Refused(error.to_string()))
+}
+/// Makes the TLS handshake with an endpoint on `stream`, and says whether HTTP/2 was agreed on.
+///
+/// # Errors
+/// What rustls or the stream says.
+pub async fn agree(
+    endpoint: &TlsEndpoint,
+    http2: bool,
+    stream: Stream,
+) -> io::Result<(Stream, bool)> {
+    let connector = TlsConnector::from(endpoint.config(http2));
+    let stream = connector.connect(endpoint.name(), stream).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
+    Ok((Stream::tls(stream), is_http2))
 }
