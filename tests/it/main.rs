@@ -38,6 +38,7 @@ mod framing;
 mod harness;
 mod hashing;
 mod health;
+mod health_grpc;
 mod hedge_failures;
 mod hedging;
 mod held_answers;

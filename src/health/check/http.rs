@@ -16,13 +16,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Pattern, read};
-use super::in_words;
+use super::{AGENT, CUT, Fault, in_words};
 use crate::config::{HttpCheck, Statuses};
 use crate::http::head::{MAX_FIELDS, MAX_HEAD};
 use crate::net::stream::Stream;
-
-/// What checks call themselves, so that endpoints can leave them out of their logs.
-const AGENT: &str = concat!("tinylb-health/", env!("CARGO_PKG_VERSION"));
 
 /// A request, and the answer that it should get.
 #[derive(Debug)]
@@ -30,15 +27,6 @@ pub(super) struct Http {
     request: Request<Empty<Bytes>>,
     status: Statuses,
     body: Option<Pattern>,
-}
-
-/// What was wrong with an answer.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// This.
-    Found(String),
-    /// This is missing, and the time is over.
-    Late(&'static str),
 }
 
 impl Http {
@@ -111,7 +99,7 @@ impl From<hyper::Error> for Fault {
         let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         let is_cut = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
         Self::Found(if is_cut || cause.is_some_and(|c| c.kind() == io::ErrorKind::UnexpectedEof) {
-            "the connection closed before the answer was whole".to_owned()
+            CUT.to_owned()
         } else if let Some(cause) = cause {
             match cause.raw_os_error() {
                 Some(_) => in_words(cause),

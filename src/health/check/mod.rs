@@ -5,6 +5,7 @@
 //! [`MAX_HEAD`](crate::http::head::MAX_HEAD) and [`MAX_BODY`] of a body.
 
 mod body;
+mod grpc;
 mod http;
 
 use std::fmt;
@@ -18,7 +19,14 @@ use crate::error::{Error, Kind};
 use crate::net::dial::{Address, dial_any};
 use crate::net::stream::Stream;
 pub use body::MAX_BODY;
-use http::{Fault, Http};
+use grpc::Grpc;
+use http::Http;
+
+/// What checks call themselves, so that endpoints can leave them out of their logs.
+const AGENT: &str = concat!("tinylb-health/", env!("CARGO_PKG_VERSION"));
+
+/// What is said of an answer that ends early.
+const CUT: &str = "the connection closed before the answer was whole";
 
 /// An endpoint that is checked, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +78,16 @@ pub struct Probe {
 enum Question {
     Tcp,
     Http(Box<Http>),
+    Grpc(Box<Grpc>),
+}
+
+/// What was wrong with an answer.
+#[derive(Debug)]
+enum Fault {
+    /// This.
+    Found(String),
+    /// This is missing, and the time is over.
+    Late(&'static str),
 }
 
 impl Probe {
@@ -85,7 +103,9 @@ impl Probe {
         let addresses = addresses.collect();
         let question = match check {
             Check::Tcp => Ok(Question::Tcp),
-            Check::Grpc(_) => Err("checks by gRPC are not made yet"),
+            Check::Grpc(service) => {
+                Grpc::new(service, &target.authority).map(|grpc| Question::Grpc(Box::new(grpc)))
+            }
             Check::Http(check) => {
                 Http::new(check, &target.authority).map(|http| Question::Http(Box::new(http)))
             }
@@ -106,17 +126,20 @@ impl Probe {
         let question = self.question.as_ref().map_err(|why| Failure::Unwell((*why).to_owned()))?;
         let due = Instant::now() + self.target.health.timeout;
         let stream = self.connect(due).await?;
-        match question {
+        let is_tls = matches!(stream, Stream::Tls(_));
+        let answer = match question {
             Question::Tcp => Ok(()),
-            Question::Http(http) => http.ask(stream, due).await.map_err(|fault| {
-                Failure::Unwell(match fault {
-                    Fault::Found(what) => what,
-                    Fault::Late(what) => {
-                        format!("{what} within {}", format_duration(self.target.health.timeout))
-                    }
-                })
-            }),
-        }
+            Question::Http(http) => http.ask(stream, due).await,
+            Question::Grpc(grpc) => grpc.ask(stream, is_tls, due).await,
+        };
+        answer.map_err(|fault| {
+            Failure::Unwell(match fault {
+                Fault::Found(what) => what,
+                Fault::Late(what) => {
+                    format!("{what} within {}", format_duration(self.target.health.timeout))
+                }
+            })
+        })
     }
 
     /// Connects to an address that can be connected to.
