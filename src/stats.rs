@@ -242,6 +242,8 @@ pub struct WorkerStats {
     pub accept_pauses: Counter,
     /// Client connections refused because their address had too many.
     pub refused: Counter,
+    /// Client connections that did not begin with the PROXY protocol header that they had to.
+    pub proxy_protocol_errors: Counter,
     /// Requests that no route was found for, or that were refused before, by status.
     pub codes: Codes,
     /// Lines of the access log that were dropped because the writer fell behind.

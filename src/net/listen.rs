@@ -9,7 +9,9 @@ use rustix::net::{AddressFamily, SocketFlags};
 use socket2::{Domain, Protocol, SockFilter, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
+use super::origin::Origin;
 use super::socket_file::SocketFile;
 use super::stream::Stream;
 use crate::config::ListenAddress;
@@ -147,9 +149,23 @@ pub struct Accepted {
     pub socket: OwnedFd,
     /// Who connected; over a Unix socket somebody on this machine, 127.0.0.1.
     pub peer: SocketAddr,
+    /// Whose connection it is, where the peer has said so.
+    pub origin: Option<Box<Origin>>,
+    /// When it was accepted.
+    pub since: Instant,
 }
 
 impl Accepted {
+    /// A connection of `peer`, just now.
+    pub fn new(socket: OwnedFd, peer: SocketAddr) -> Self {
+        Self { socket, peer, origin: None, since: Instant::now() }
+    }
+
+    /// The client's address: the peer's, unless that has named another.
+    pub fn client(&self) -> IpAddr {
+        self.origin.as_ref().map_or(self.peer, |origin| origin.source).ip()
+    }
+
     /// Makes the connection known to this thread's runtime.
     ///
     /// # Errors
@@ -207,7 +223,7 @@ fn accept(socket: impl AsFd) -> io::Result<Accepted> {
         peer => SocketAddr::try_from(peer).map_err(|_| io::ErrorKind::ConnectionAborted)?,
     };
     // A client that came by IPv4 to a socket of both families is an IPv4 client.
-    Ok(Accepted { socket: accepted, peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) })
+    Ok(Accepted::new(accepted, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
 }
 
 #[cfg(test)]

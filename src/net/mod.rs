@@ -7,6 +7,7 @@ pub mod dial;
 pub mod http2;
 pub mod listen;
 pub mod metered;
+pub mod origin;
 pub mod socket_file;
 pub mod stream;
 pub mod tls;

@@ -83,7 +83,7 @@ pub(super) fn came_by_tls(request: &Request<'_>, client: &Facts) -> bool {
     let mut said = request.head.values(FieldId::XForwardedProto);
     match said.next() {
         Some(protocol) if client.is_trusted => protocol == b"https",
-        _ => client.tls.is_some(),
+        _ => client.came_by_tls(),
     }
 }
 

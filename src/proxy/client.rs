@@ -1,5 +1,6 @@
 //! A client's connection, and what is done with it between requests.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -12,6 +13,7 @@ use super::worker::{DRAIN_IDLE_GRACE, Listener, Worker};
 use crate::http::buffer::Buffer;
 use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::net::tls::Session;
 
@@ -39,8 +41,10 @@ pub(super) enum Next {
 pub(super) struct Facts {
     pub worker: Rc<Worker>,
     pub listener: Rc<Listener>,
-    /// The client's address.
+    /// The client's address: the peer's, or the one in its PROXY protocol header.
     pub peer: IpAddr,
+    /// Whose connection it is: what that header says, or, once somebody has asked, what the socket says.
+    pub origin: OnceCell<Box<Origin>>,
     /// Whether its own forwarding fields are believed.
     pub is_trusted: bool,
     /// What its TLS handshake was about, if it came by TLS.
@@ -55,10 +59,17 @@ impl Facts {
         worker: Rc<Worker>,
         listener: Rc<Listener>,
         peer: IpAddr,
+        named: Option<Box<Origin>>,
         place: Place,
     ) -> Self {
         let is_trusted = listener.trusts(peer);
-        Self { worker, listener, peer, is_trusted, tls: None, _place: place }
+        let origin = named.map(OnceCell::from).unwrap_or_default();
+        Self { worker, listener, peer, origin, is_trusted, tls: None, _place: place }
+    }
+
+    /// Whether the client came by TLS: to us, or to a proxy that says so in its PROXY protocol header.
+    pub(super) fn came_by_tls(&self) -> bool {
+        self.tls.is_some() || self.origin.get().is_some_and(|origin| origin.was_tls)
     }
 
     /// Whether the client has chosen HTTP/2 in the TLS handshake.

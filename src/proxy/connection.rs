@@ -20,15 +20,22 @@ const REFUSAL: Duration = Duration::from_millis(500);
 ///
 /// What is kept while a connection is idle is the `Client`, and a task that is small because the
 /// rest comes in boxes: many thousands of them may be idle at once.
-pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, accepted: Accepted, place: Place) {
-    let facts = Facts::new(worker, listener, accepted.peer.ip(), place);
+pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut accepted: Accepted, place: Place) {
+    let (client, since) = (accepted.client(), accepted.since);
+    let facts = Facts::new(worker, listener, client, accepted.origin.take(), place);
     let Ok(stream) = accepted.into_stream(facts.listener.is_unix()) else { return };
+    let begun = match facts.listener.tls {
+        Some(_) => Err(Box::pin(handshake::tls(facts, stream, since))),
+        None => Ok(Client::new(Rc::new(facts), stream)),
+    };
     tokio::task::spawn_local(async move {
-        let client = match facts.listener.tls {
-            Some(_) => Box::pin(handshake::tls(facts, stream)).await,
-            None => Some(Client::new(Rc::new(facts), stream)),
+        let mut client = match begun {
+            Ok(client) => client,
+            Err(handshake) => match handshake.await {
+                Some(client) => client,
+                None => return,
+            },
         };
-        let Some(mut client) = client else { return };
         if client.facts.is_http2() {
             return Box::pin(http2::serve(client)).await;
         }

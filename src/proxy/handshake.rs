@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, Facts};
@@ -17,11 +18,11 @@ use crate::net::tls::server::TlsServer;
 /// The first byte of a TLS connection: a handshake record (RFC 8446 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Agrees with a client on TLS; `None` where that fails, and the client has been told as far as it
-/// understands.
-pub(super) async fn tls(mut facts: Facts, stream: Stream) -> Option<Box<Client>> {
+/// Agrees with a client, whose connection was accepted at `since`, on TLS; `None` where that fails, and
+/// the client has been told as far as it understands.
+pub(super) async fn tls(mut facts: Facts, stream: Stream, since: Instant) -> Option<Box<Client>> {
     let server = Arc::clone(facts.listener.tls.as_ref()?);
-    let limit = facts.listener.config.timeouts.handshake;
+    let limit = facts.listener.config.timeouts.handshake.saturating_sub(since.elapsed());
     let mut deadline = Deadline::new(&facts.worker.clock);
     let agreed = deadline.within(limit, agree(&facts, &server, stream)).await;
     let stats = facts.worker.stats();

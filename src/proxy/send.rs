@@ -30,7 +30,7 @@ impl Forward<'_> {
             host,
             client: self.client.peer,
             is_trusted: self.client.is_trusted,
-            is_tls: self.client.tls.is_some(),
+            is_tls: self.client.came_by_tls(),
             subject: self.client.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
             pseudonym: &self.worker.shared.pseudonym,
             request_id: self.request_id,

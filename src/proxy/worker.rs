@@ -204,6 +204,11 @@ impl Listener {
         matches!(self.config.address, config::ListenAddress::Unix(_))
     }
 
+    /// Whether `peer` begins each connection with a PROXY protocol header.
+    pub fn is_proxied(&self, peer: IpAddr) -> bool {
+        self.config.proxy_protocol.iter().any(|network| network.contains(&peer))
+    }
+
     /// Whether `peer` is a proxy whose forwarding fields are believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
         self.config.trusted_proxies.iter().any(|network| network.contains(&peer))

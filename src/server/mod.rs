@@ -3,6 +3,7 @@
 //! [`worker`] runs one, [`accept`] shares out the connections among them.
 
 pub mod accept;
+pub mod share;
 pub mod worker;
 
 use std::io;
@@ -20,7 +21,7 @@ use crate::net::listen::stop_handshakes;
 use crate::net::socket_file::SocketFile;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::{Listener, Shared};
-use accept::Handed;
+use share::Handed;
 
 /// What a worker is told.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::accept::{Acceptor, accept};
+use super::share::Sharing;
 use super::{Command, Start};
 use crate::net::deadline::TICK;
 use crate::net::listen::Listening;
@@ -46,18 +47,22 @@ async fn run(start: Start) {
         known.push(Rc::clone(&listener));
         match Listening::new(socket) {
             Ok(socket) => {
-                let acceptor = Acceptor {
+                let sharing = Rc::new(Sharing {
                     worker: Rc::clone(&worker),
                     listener,
                     number,
-                    socket,
                     limits,
                     workers: workers.clone(),
+                    told_of_refusal: Cell::new(None),
+                    told_of_header: Cell::new(None),
+                    refusing: Rc::default(),
+                });
+                let acceptor = Acceptor {
+                    socket,
+                    sharing,
                     closing: Rc::clone(&closing),
                     listening: Arc::clone(&listening),
                     told: Cell::new(None),
-                    told_of_refusal: Cell::new(None),
-                    refusing: Rc::default(),
                 };
                 tokio::task::spawn_local(accept(acceptor));
             }

@@ -58,6 +58,7 @@ mod panic;
 mod policies;
 mod policies_by_time;
 mod priorities;
+mod proxy_protocol;
 mod queue;
 mod queue_recovery;
 mod real_clients;

@@ -24,7 +24,7 @@ impl Sums {
             family.encode_family(&labels)?.encode_gauge(&open)?;
         }
         type Cell = fn(&WorkerStats) -> &Counter;
-        let counters: [(&str, &str, Cell); 11] = [
+        let counters: [(&str, &str, Cell); 12] = [
             ("connections_accepted", "Client connections accepted", |s| &s.accepted),
             ("connections_handed_over", "Of these, handed to another worker", |s| &s.handed_over),
             ("accept_pauses", "Times that accepting paused for want of descriptors", |s| {
@@ -34,6 +34,11 @@ impl Sums {
                 "connections_refused",
                 "Client connections refused, one address having too many",
                 |s| &s.refused,
+            ),
+            (
+                "proxy_protocol_errors",
+                "Client connections closed for want of a valid PROXY protocol header",
+                |s| &s.proxy_protocol_errors,
             ),
             ("access_log_dropped_lines", "Lines of the access log dropped", |s| &s.log_dropped),
             ("http2_connections", "Client connections in HTTP/2", |s| &s.http2_connections),
