@@ -61,7 +61,7 @@ mod priorities;
 mod proxy_protocol;
 mod queue;
 mod queue_recovery;
-mod real_clients;
+mod real;
 mod recovery;
 mod refused;
 mod refused_bodies;

@@ -1,12 +1,15 @@
 //! The harness: the real binary between raw sockets on both sides.
 
 mod backend;
+pub mod certificates;
 mod client;
 pub mod echo;
 mod gate;
 mod held;
 mod message;
 mod process;
+pub mod program;
+pub mod python;
 mod told;
 mod wire;
 

@@ -24,7 +24,7 @@ pub struct Lines {
 }
 
 impl Lines {
-    fn collect(output: impl Read + Send + 'static) -> Arc<Self> {
+    pub fn collect(output: impl Read + Send + 'static) -> Arc<Self> {
         Self::collect_to(output, |_| false)
     }
 
