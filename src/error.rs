@@ -47,6 +47,8 @@ pub enum Kind {
     TargetTooLong,
     /// 417: an expectation other than `100-continue`.
     ExpectationFailed,
+    /// 421: the connection was not meant for this host.
+    Misdirected,
     /// 431: the head is over the limit.
     HeadTooLarge,
     /// 501: a method that is not implemented.
@@ -100,6 +102,7 @@ impl Kind {
             Self::ContentTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
+            Self::Misdirected => 421,
             Self::HeadTooLarge => 431,
             Self::ClientClosed => 499,
             Self::Internal => 500,
@@ -130,6 +133,7 @@ impl Kind {
             | Self::ContentTooLarge
             | Self::TargetTooLong
             | Self::ExpectationFailed
+            | Self::Misdirected
             | Self::HeadTooLarge
             | Self::NotImplemented
             | Self::VersionNotSupported => "http_request_error",

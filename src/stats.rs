@@ -111,6 +111,8 @@ pub enum RetryReason {
     Timeout,
     /// The answer had a status that is asked for again.
     Status,
+    /// The call failed with a `grpc-status` that is asked for again.
+    GrpcStatus,
     /// The endpoint was found down while the request waited for its answer.
     EndpointDown,
     /// An answer that was held ended early.
@@ -121,13 +123,14 @@ pub enum RetryReason {
 
 impl RetryReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::StaleConnection,
         Self::Reset,
         Self::Malformed,
         Self::Timeout,
         Self::Status,
+        Self::GrpcStatus,
         Self::EndpointDown,
         Self::Incomplete,
         Self::Hedge,
@@ -142,6 +145,7 @@ impl RetryReason {
             Self::Malformed => "malformed",
             Self::Timeout => "timeout",
             Self::Status => "status",
+            Self::GrpcStatus => "grpc_status",
             Self::EndpointDown => "endpoint_down",
             Self::Incomplete => "incomplete",
             Self::Hedge => "hedge",

@@ -113,7 +113,7 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>, response: &R
     assert!(!is_http11 || framing != Framing::UntilClose, "no need to close for HTTP/1.1");
     let mut out = Vec::new();
     let date = || "Tue, 15 Nov 1994 08:12:31 GMT".to_owned();
-    let ours = Ours { pseudonym: "tinylb-0", cookie: None };
+    let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None };
     rewrite::response(&mut out, response, framing, persistence, ours, date);
     let shown = format!("{} -> {}", show(head), show(&out));
     let before = Lines::of(head).expect(&shown);

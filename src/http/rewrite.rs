@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::body::Framing;
 use super::connection::is_hop_by_hop;
@@ -176,6 +177,8 @@ pub struct Ours<'a> {
     pub pseudonym: &'a str,
     /// The value of a `Set-Cookie` field for the client's session.
     pub cookie: Option<&'a [u8]>,
+    /// For how long the client is told to come by HTTPS only.
+    pub hsts: Option<Duration>,
 }
 
 /// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` makes
@@ -197,6 +200,9 @@ pub fn response(
     if let Some(cookie) = ours.cookie {
         line(out, b"Set-Cookie", cookie);
     }
+    if let Some(time) = ours.hsts {
+        hsts(out, time);
+    }
     match (framing, response.content_length) {
         (Framing::Length(n), _) => decimal_line(out, b"Content-Length", n),
         (Framing::Chunked, _) => line(out, b"Transfer-Encoding", b"chunked"),
@@ -211,6 +217,14 @@ pub fn response(
         Persistence::StaysByWord => line(out, b"Connection", b"keep-alive"),
         Persistence::Closes => line(out, b"Connection", b"close"),
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the field that has browsers come by HTTPS only, for so long (RFC 6797). Behind one of the
+/// endpoint's it has no effect (8.1).
+pub fn hsts(out: &mut Vec<u8>, time: Duration) {
+    out.extend_from_slice(b"Strict-Transport-Security: max-age=");
+    decimal(out, time.as_secs());
     out.extend_from_slice(b"\r\n");
 }
 
@@ -441,7 +455,7 @@ mod tests {
         let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
         let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
         let mut out = Vec::new();
-        let ours = Ours { pseudonym: "me", cookie: None };
+        let ours = Ours { pseudonym: "me", cookie: None, hsts: None };
         response(&mut out, &understood, Framing::Chunked, Persistence::Closes, ours, || {
             "now".into()
         });

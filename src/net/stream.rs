@@ -261,6 +261,17 @@ impl AsyncRead for ReadHalf<'_> {
 }
 
 impl WriteHalf<'_> {
+    /// Ends the message on a stream of HTTP/2 with these trailers.
+    ///
+    /// # Errors
+    /// Another stream, or one that is over.
+    pub async fn end_http2(&self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Http2(stream) => stream.send_end(trailers).await,
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Whether it is that of a stream of HTTP/2, which is told where heads and messages end.
     pub const fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))

@@ -72,6 +72,13 @@ impl Facts {
         self.tls.is_some() || self.origin.get().is_some_and(|origin| origin.was_tls)
     }
 
+    /// Whether a request for `host` has no business on this connection: where it matters whom the client
+    /// has shown its certificate to (RFC 9110 7.4).
+    pub(super) fn is_misdirected(&self, host: &[u8]) -> bool {
+        let asks = self.listener.config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
+        asks && self.tls.as_ref().is_some_and(|tls| !tls.covers(host))
+    }
+
     /// Whether the client has chosen HTTP/2 in the TLS handshake.
     pub(super) fn is_http2(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_http2)

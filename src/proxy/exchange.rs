@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::access_log::Record;
 use super::affinity::Affinity;
@@ -20,10 +20,11 @@ use super::reply::{self, Shape};
 use super::send::TOO_LARGE;
 use super::snapshot::{Route, Snapshot};
 use super::tries::Tries;
-use super::worker::{Listener, Scratch, Worker};
+use super::worker::{Scratch, Worker};
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
+use crate::http::grpc;
 use crate::http::h2;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::hex::hex;
@@ -125,6 +126,8 @@ enum Here {
     Failed(Error),
     /// It may go no further (OPTIONS with `Max-Forwards: 0`).
     Options,
+    /// It is to come again by HTTPS, to this port.
+    Redirect(u16),
 }
 
 impl From<Error> for Here {
@@ -154,6 +157,8 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
             return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
         }
     };
+    let is_grpc = request.version == Version::Http2 && grpc::is_grpc_head(request.head);
+    let call_timeout = if is_grpc { grpc::timeout(request.head) } else { None };
     let request_id = RequestId::of(&request, *is_trusted);
 
     // The head stays where it is until the end; the body has a buffer of its own.
@@ -172,7 +177,7 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         deadline,
     };
     let (found, result) = loop {
-        let found = find(worker, listener, &snapshot, &request);
+        let found = find(facts, &snapshot, &request);
         let result = match &found {
             Ok((route, upstream)) => {
                 let forward = Forward {
@@ -185,15 +190,19 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
                     upstream,
                     progress: &progress,
                     tries: &tries,
+                    is_grpc,
+                    call_timeout,
                     is_repeatable: request.method.is_idempotent() || route.idempotent,
                     affinity: Affinity::of(upstream, &request, *peer, listener),
                     started,
                     early: if has_body { b"" } else { rest },
                 };
-                forward.run(&mut side, drafts).await.map_err(Here::Failed)
+                let running = forward.run(&mut side, drafts);
+                in_time(call_timeout, running).await.map_err(Here::Failed)
             }
             Err(Here::Failed(error)) => Err(Here::Failed(*error)),
             Err(Here::Options) => Err(Here::Options),
+            Err(Here::Redirect(port)) => Err(Here::Redirect(*port)),
         };
         if progress.is_outdated.take() {
             progress.endpoint.set(None);
@@ -209,6 +218,15 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
             // What waits for it in the kernel is not worth keeping either.
             (Next::Reset, Some(error))
         }
+        // A call says in its trailers how it ended.
+        Err(Here::Failed(error)) if progress.begun.get() && is_grpc => {
+            let end = &mut drafts.to_client;
+            end.clear();
+            reply::call_failed(end, error);
+            let ended = side.writer.end_http2(end);
+            let _ = side.deadline.within(listener.config.timeouts.body, ended).await;
+            (Next::Close, Some(error))
+        }
         // What has begun cannot be taken back; it must not look whole.
         Err(Here::Failed(error)) if progress.begun.get() => {
             let cut = if progress.ends_by_close.get() { Next::Reset } else { Next::Close };
@@ -216,7 +234,13 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         }
         Err(here) => {
             let write = listener.config.timeouts.body;
-            let answer = Answer { worker, request: &request, id: request_id.as_bytes() };
+            let answer = Answer {
+                worker,
+                request: &request,
+                id: request_id.as_bytes(),
+                hsts: listener.hsts(),
+                is_grpc,
+            };
             answer.send(here, &progress, &mut side, &mut drafts.to_client, write).await
         }
     };
@@ -256,13 +280,42 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
     next
 }
 
+/// Waits for `running`, as long as whoever calls does.
+async fn in_time<T>(
+    limit: Option<Duration>,
+    running: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut timer = limit.map(|limit| Box::pin(sleep(limit)));
+    let mut running = pin!(running);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = running.as_mut().poll(cx) {
+            return Poll::Ready(done);
+        }
+        match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(CALL_LATE)),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+const CALL_LATE: Error =
+    Error::new(Kind::ResponseTimeout, "the call did not end in the time that its caller gave it");
+
 /// Where the request goes, unless it is to be answered here.
 fn find<'s>(
-    worker: &Worker,
-    listener: &Listener,
+    facts: &Facts,
     snapshot: &'s Snapshot,
     request: &Request<'_>,
 ) -> Result<Found<'s>, Here> {
+    let Facts { worker, listener, .. } = facts;
+    if let (Some(port), Some(_)) = (listener.config.redirect_https, request.authority) {
+        return Err(Here::Redirect(port));
+    }
+    if facts.is_misdirected(request.host()) {
+        let detail = "the connection's certificate is not for this host";
+        return Err(Error::new(Kind::Misdirected, detail).into());
+    }
     if request.has_passed(&worker.shared.pseudonym) {
         let detail = "the request has passed through here before";
         return Err(Error::new(Kind::LoopDetected, detail).into());
@@ -289,6 +342,8 @@ struct Answer<'a> {
     worker: &'a Worker,
     request: &'a Request<'a>,
     id: &'a [u8],
+    hsts: Option<Duration>,
+    is_grpc: bool,
 }
 
 impl Answer<'_> {
@@ -303,11 +358,13 @@ impl Answer<'_> {
     ) -> (Next, Option<Error>) {
         let error = match here {
             Here::Failed(error) => Some(error),
-            Here::Options => None,
+            Here::Options | Here::Redirect(_) => None,
         };
         let next = self.next(error, client.source.is_over());
         let shape = Shape {
             has_body: self.request.method != Method::Head,
+            hsts: self.hsts,
+            is_grpc: self.is_grpc,
             connection: match (next, self.request.version) {
                 (Next::Idle, Version::Http11 | Version::Http2) => None,
                 (Next::Idle, Version::Http10) => Some("keep-alive"),
@@ -315,14 +372,17 @@ impl Answer<'_> {
             },
         };
         output.clear();
-        match error {
-            Some(error) => {
+        progress.status.set(match here {
+            Here::Failed(error) => {
                 let before = progress.upstream_status.borrow();
                 reply::error(output, self.worker, error, &before, Some(self.id), shape);
+                error.kind.status()
             }
-            None => reply::options(output, self.worker, shape),
-        }
-        progress.status.set(error.map_or(200, |error| error.kind.status()));
+            Here::Options => reply::options(output, self.worker, shape),
+            Here::Redirect(port) => {
+                reply::redirect(output, self.worker, self.request, port, self.id, shape)
+            }
+        });
         let begun = &progress.begun;
         let mut sink = Sink::new(client.writer, output, Framing::Empty, begun);
         let mut waits = Waits::to_write(client.deadline, write);
@@ -363,7 +423,7 @@ async fn refuse_unread(
     let Client { facts, stream, deadline, .. } = client;
     let Facts { worker, listener, peer, .. } = &**facts;
     output.clear();
-    let shape = Shape { has_body: true, connection: Some("close") };
+    let shape = Shape::closing(listener.hsts());
     reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
     let (_, mut writer) = stream.split();

@@ -303,7 +303,8 @@ impl<'a> Forward<'a> {
         self.tries.is_last.set(false);
         self.tries.stays_until.set(None);
         // A request that may not be sent twice is kept until it is known to have been sent at all.
-        self.tries.replay.borrow_mut().is_on = line.is_kept || self.may_repeat_ever();
+        self.tries.replay.borrow_mut().is_on =
+            line.is_kept || self.may_repeat_ever() || self.may_repeat_calls();
     }
 
     /// What a try that ended with `error` means.

@@ -64,9 +64,8 @@ async fn agree(
 /// read that.
 async fn tell_plain(facts: &Facts, stream: &mut Stream) -> std::io::Result<()> {
     let mut answer = Vec::new();
-    let shape = Shape { has_body: true, connection: Some("close") };
     let error = Error::bad_request("plain HTTP on a port with TLS");
-    reply::error(&mut answer, &facts.worker, error, b"", None, shape);
+    reply::error(&mut answer, &facts.worker, error, b"", None, Shape::closing(None));
     stream.write_all(&answer).await?;
     stream.drain().await
 }

@@ -82,7 +82,7 @@ impl<'a> Forward<'a> {
         delay: Duration,
     ) -> Result<(), Failed> {
         let asked = if line.is_kept { picked.since } else { Instant::now() };
-        let end = asked + self.upstream.config.timeouts.response;
+        let end = asked + self.response_timeout();
         self.tries.asked_first.set(Some(asked));
         if let Err(error) = self.ask(line, head, asked).await {
             return Err(self.failed(error, line.is_kept, true));

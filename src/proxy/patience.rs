@@ -21,9 +21,14 @@ pub(super) struct Times {
 }
 
 impl Forward<'_> {
+    /// How long a response is waited for: as long as whoever calls by gRPC waits, if it says so.
+    pub(super) fn response_timeout(&self) -> Duration {
+        self.call_timeout.unwrap_or(self.upstream.config.timeouts.response)
+    }
+
     /// Until when the response is waited for, to a request that was sent at `since`.
     pub(super) fn times(&self, since: Instant) -> Times {
-        let response = self.upstream.config.timeouts.response;
+        let response = self.response_timeout();
         if self.progress.sending.get() == Sending::Underway {
             // It is only a 100 that is owed, which says nothing of when the response is; nor is
             // one that sends none at fault, and the client will go on without it.

@@ -29,6 +29,10 @@ pub(super) struct Forward<'a> {
     pub upstream: &'a Upstream,
     pub progress: &'a Progress,
     pub tries: &'a Tries,
+    /// Whether it is a call of gRPC.
+    pub is_grpc: bool,
+    /// How long whoever calls waits, if it says so.
+    pub call_timeout: Option<Duration>,
     /// Whether asking twice is the same as asking once.
     pub is_repeatable: bool,
     pub affinity: Affinity,

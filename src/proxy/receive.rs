@@ -13,6 +13,7 @@ use super::progress::{Forward, Sending};
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
+use crate::http::grpc;
 use crate::http::head::{
     Field, FieldId, Head, MAX_HEAD, Scanner, Version, as_response_fault, parse_response,
 };
@@ -140,9 +141,16 @@ impl Forward<'_> {
             self.upstream.observe(endpoint, worker, now, took);
             via.picked.answered(now);
         }
-        if config.retry.on.contains(status) && self.can_leave(true) {
+        let asks_again = match config.retry.on.contains(status) {
+            true => self.can_leave(true).then_some(RetryReason::Status),
+            false if self.is_grpc && self.has_failed_so(response) && self.can_leave_call() => {
+                Some(RetryReason::GrpcStatus)
+            }
+            false => None,
+        };
+        if let Some(reason) = asks_again {
             self.progress.status.set(0);
-            self.tries.given_up.set(Some(RetryReason::Status));
+            self.tries.given_up.set(Some(reason));
             // Where nothing more is to come, the connection is as good as before.
             let is_whole = match response.framing {
                 Framing::Empty => behind == 0,
@@ -154,6 +162,12 @@ impl Forward<'_> {
             return Err(Error::new(Kind::Unavailable, detail));
         }
         Ok(!is_failure)
+    }
+
+    /// Whether the call has failed, without a message, with a status that is asked for again.
+    fn has_failed_so(&self, response: &Response<'_>) -> bool {
+        let statuses = self.upstream.config.retry.grpc_on;
+        grpc::status(response.head).is_some_and(|code| statuses.contains(code.number()))
     }
 
     /// Reads until a whole head is at the front of `buffer`, and returns its length.
@@ -269,7 +283,11 @@ impl Forward<'_> {
         let pseudonym = &worker.shared.pseudonym;
         let by_tls = || came_by_tls(request, self.client);
         let cookie = self.affinity.cookie(self.upstream, picked.index, by_tls);
-        let ours = Ours { pseudonym, cookie: cookie.as_ref().map(String::as_bytes) };
+        let ours = Ours {
+            pseudonym,
+            cookie: cookie.as_ref().map(String::as_bytes),
+            hsts: self.listener.hsts(),
+        };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
         let keep = self.keep(response);
         let hold = match self.upstream.config.retry.hold {

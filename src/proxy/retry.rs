@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::progress::Forward;
+use crate::config::GrpcStatuses;
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
 use crate::stats::RetryReason;
@@ -80,22 +81,38 @@ impl Forward<'_> {
             && self.tries.replay.borrow().is_whole
     }
 
+    /// Whether calls are repeated that their server failed with some status: whoever names it knows
+    /// that they may come twice.
+    pub(super) fn may_repeat_calls(&self) -> bool {
+        let retry = &self.upstream.config.retry;
+        self.is_grpc && retry.grpc_on != GrpcStatuses::default() && retry.attempts > 1
+    }
+
+    /// Whether a call that has failed can be given up for one on another endpoint, which takes a place
+    /// in the budget.
+    pub(super) fn can_leave_call(&self) -> bool {
+        self.may_repeat(false) && self.has_another() && self.take_budget()
+    }
+
     /// Whether the try that is under way can be given up for one on another endpoint. With
     /// `budget`, only if there is room in it now, which then belongs to this request.
     pub(super) fn can_leave(&self, budget: bool) -> bool {
+        self.may_repeat(true) && self.has_another() && (!budget || self.take_budget())
+    }
+
+    /// Whether there is an endpoint that has not been tried and can be.
+    fn has_another(&self) -> bool {
         let now = Instant::now();
         let tried = self.tries.tried.borrow();
         let current = self.progress.endpoint.get();
         let is_tried = |index| tried.contains(&index) || current == Some(index);
-        self.may_repeat(true)
-            && self.upstream.has_another(is_tried, self.may_find_out(), now)
-            && (!budget || self.take_budget())
+        self.upstream.has_another(is_tried, self.may_find_out(), now)
     }
 
     /// Until when there must be an answer; not known before the request has been sent.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let asked = self.tries.asked_first.get()?;
-        Some(asked + self.upstream.config.timeouts.response)
+        Some(asked + self.response_timeout())
     }
 
     /// Takes a place in the budget, unless the request has one.
@@ -134,7 +151,7 @@ impl Forward<'_> {
             Again::Never | Again::Anew => return Err(failed.error),
             Again::Elsewhere => {
                 self.tries.tried.borrow_mut().push(index);
-                if self.started.elapsed() >= self.upstream.config.timeouts.response {
+                if self.started.elapsed() >= self.response_timeout() {
                     return Err(failed.error);
                 }
                 let has_other = self.has_untried();
@@ -210,6 +227,7 @@ impl Forward<'_> {
             (None, Kind::ResponseMalformed) if self.can_leave(false) => RetryReason::Malformed,
             _ => return Again::Never,
         };
+        let was_sent = was_sent && reason != RetryReason::GrpcStatus;
         if self.may_repeat(was_sent) { Again::Sent(reason) } else { Again::Never }
     }
 }

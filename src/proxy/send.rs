@@ -59,7 +59,8 @@ impl Forward<'_> {
         let mut waits = Waits {
             deadline: &mut Deadline::new(&self.worker.clock),
             read: Some(self.listener.config.timeouts.body),
-            may_pause: false,
+            // Who streams messages sends them when there are any.
+            may_pause: self.is_grpc,
             write: self.upstream.config.timeouts.body,
         };
         match self.send_body(source, &mut sink, &mut waits).await {

@@ -199,6 +199,11 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// For how long clients are told to come by HTTPS only, if they are.
+    pub fn hsts(&self) -> Option<Duration> {
+        self.config.tls.as_ref().and_then(|tls| tls.hsts)
+    }
+
     /// Whether it listens on a Unix socket.
     pub fn is_unix(&self) -> bool {
         matches!(self.config.address, config::ListenAddress::Unix(_))

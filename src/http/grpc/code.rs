@@ -119,6 +119,7 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::ResponseIncomplete => Code::Unavailable,
         Kind::BadRequest
         | Kind::ExpectationFailed
+        | Kind::Misdirected
         | Kind::VersionNotSupported
         | Kind::LoopDetected
         | Kind::ResponseMalformed
