@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often is warned of what ends soon, or has ended: seldom enough to be read.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
-/// What became of files that were looked at: whether they were read.
+/// What became of files that were looked at: whether anything is different.
 type Outcome = (Owner, Tls, Result<bool, TlsError>);
 
 /// What is told of certificates.

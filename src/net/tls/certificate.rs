@@ -14,7 +14,7 @@ use x509_parser::time::ASN1Time;
 
 use super::error::{Content, Fault, FileKey, NOT_X509, Problem, words};
 use super::names::Names;
-use super::ocsp::{self, Response};
+use super::ocsp::{self, Response, Single};
 use super::{files, provider};
 use crate::config::Certificate;
 
@@ -51,7 +51,7 @@ impl Presented {
 }
 
 /// A certificate and its key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Loaded {
     /// As rustls wants it.
     pub certified: Arc<CertifiedKey>,
@@ -59,10 +59,15 @@ pub(super) struct Loaded {
     pub names: Names,
     /// What is told of it.
     pub presented: Presented,
-    /// When the OCSP response that is stapled to it ends.
-    pub staple_end: Option<SystemTime>,
-    /// What is doubtful about its OCSP response.
-    pub doubt: Option<Fault>,
+    /// The OCSP response for it, which is stapled until it ends.
+    staple: Option<Staple>,
+}
+
+/// An OCSP response for a certificate.
+#[derive(Debug, Clone)]
+struct Staple {
+    path: PathBuf,
+    says: Single,
 }
 
 impl Loaded {
@@ -81,8 +86,8 @@ impl Loaded {
         loaded.presented.index = index;
         if let Some(path) = &certificate.ocsp {
             let fault = |problem| number(Fault::of(FileKey::Ocsp, path, problem));
-            loaded.staple(path, now).map_err(|problem| vec![fault(problem)])?;
-            loaded.doubt = loaded.doubt.map(number);
+            loaded.staple(path).map_err(|problem| vec![fault(problem)])?;
+            loaded.drop_ended_staple(now);
         }
         Ok(loaded)
     }
@@ -120,12 +125,11 @@ impl Loaded {
         let certified = certified(chain, key, &provider(), file)?;
         let presented = Presented { file: file.to_owned(), index: 0, begin, end };
         let certified = Arc::new(certified);
-        Ok(Self { certified, names, presented, staple_end: None, doubt: None })
+        Ok(Self { certified, names, presented, staple: None })
     }
 
-    /// Staples the OCSP response at `path`, if it is about this certificate and has not ended: a
-    /// client that is told of the past may refuse, where it would not without being told.
-    fn staple(&mut self, path: &Path, now: SystemTime) -> Result<(), Problem> {
+    /// Staples the OCSP response at `path`, if it is about this certificate.
+    fn staple(&mut self, path: &Path) -> Result<(), Problem> {
         let bytes = files::read(path)?;
         let about = match ocsp::parse(&bytes) {
             Some(Response::About(about)) => about,
@@ -135,19 +139,35 @@ impl Loaded {
         let own = self.certified.cert.first();
         let own = own.and_then(|first| X509Certificate::from_der(first).ok());
         let serial = own.as_ref().map(|(_, own)| own.raw_serial());
-        let single = about.into_iter().find(|single| Some(&*single.serial) == serial);
-        let single = single.ok_or_else(|| Problem::OcspMismatch(self.presented.file.clone()))?;
-        let doubt = |problem| Some(Fault::of(FileKey::Ocsp, path, problem));
-        if let Some(end) = single.end.filter(|end| *end <= now) {
-            self.doubt = doubt(Problem::OcspEnded(end));
-            return Ok(());
-        }
-        self.doubt = single.not_good.and_then(|status| doubt(Problem::OcspNotGood(status)));
-        self.staple_end = single.end;
-        let mut stapled = CertifiedKey::clone(&self.certified);
-        stapled.ocsp = Some(bytes);
-        self.certified = Arc::new(stapled);
+        let says = about.into_iter().find(|single| Some(&*single.serial) == serial);
+        let says = says.ok_or_else(|| Problem::OcspMismatch(self.presented.file.clone()))?;
+        self.staple = Some(Staple { path: path.to_owned(), says });
+        Arc::make_mut(&mut self.certified).ocsp = Some(bytes);
         Ok(())
+    }
+
+    /// When the OCSP response ends that is stapled, if it says so.
+    pub(super) fn staple_end(&self) -> Option<SystemTime> {
+        self.certified.ocsp.as_ref().and_then(|_| self.staple.as_ref()?.says.end)
+    }
+
+    /// Staples an OCSP response no more that has ended: a client that is told of the past may refuse,
+    /// where it would not without being told.
+    pub(super) fn drop_ended_staple(&mut self, now: SystemTime) {
+        if self.staple_end().is_some_and(|end| end <= now) {
+            Arc::make_mut(&mut self.certified).ocsp = None;
+        }
+    }
+
+    /// What is doubtful about the OCSP response at `now`.
+    pub(super) fn staple_doubt(&self, now: SystemTime) -> Option<Fault> {
+        let Staple { path, says } = self.staple.as_ref()?;
+        let problem = match says.end {
+            Some(end) if end <= now => Problem::OcspEnded(end),
+            _ => Problem::OcspNotGood(says.not_good?),
+        };
+        let fault = Fault::of(FileKey::Ocsp, path, problem);
+        Some(fault.of_certificate(self.presented.index))
     }
 }
 

@@ -90,7 +90,7 @@ impl TlsClient {
         if !watch.is_due() {
             return Ok(false);
         }
-        self.replace(&mut watch).map(|()| true)
+        self.replace().map(|()| true)
     }
 
     /// Reads the files again, whether they seem to have changed or not. Blocks as that does.
@@ -100,13 +100,12 @@ impl TlsClient {
     pub fn reread(&self) -> Result<(), TlsError> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         watch.read_now();
-        self.replace(&mut watch)
+        self.replace()
     }
 
-    fn replace(&self, watch: &mut Watch) -> Result<(), TlsError> {
-        let built = build(&self.config);
-        watch.has_failed = built.is_err();
-        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(built?);
+    fn replace(&self) -> Result<(), TlsError> {
+        let built = build(&self.config)?;
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(built);
         Ok(())
     }
 

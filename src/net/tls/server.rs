@@ -68,20 +68,22 @@ impl TlsServer {
     }
 
     /// Reads the files again if they have changed, and are the same as the last time that this was
-    /// asked: once a second is often enough. Also when a stapled OCSP response ends. Blocks as reading
-    /// files does. Returns whether they were read.
+    /// asked: once a second is often enough. Drops OCSP responses that have ended. Blocks as reading
+    /// files does. Returns whether anything is different now.
     ///
     /// # Errors
-    /// What is wrong with them, once for each change; what was in force stays.
+    /// What is wrong with the files, once for each change; what was in force stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let staple_end = self.current().staple_end;
-        let has_staple_ended = staple_end.is_some_and(|end| end <= SystemTime::now());
-        // Where the files are wrong, nothing comes of reading them before they change.
-        if !watch.is_due() && (!has_staple_ended || watch.has_failed) {
+        let (before, now) = (self.current(), SystemTime::now());
+        if watch.is_due() {
+            self.replace(self.build(&before, now)?);
+        } else if before.staple_end.is_some_and(|end| end <= now) {
+            self.replace(before.without_staples_ended_by(now));
+        } else {
             return Ok(false);
         }
-        self.replace(&mut watch).map(|()| true)
+        Ok(true)
     }
 
     /// Reads the files again, whether they seem to have changed or not. Blocks as that does.
@@ -91,16 +93,16 @@ impl TlsServer {
     pub fn reread(&self) -> Result<(), TlsError> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         watch.read_now();
-        self.replace(&mut watch)
+        self.replace(self.build(&self.current(), SystemTime::now())?);
+        Ok(())
     }
 
-    fn replace(&self, watch: &mut Watch) -> Result<(), TlsError> {
-        let before = self.current();
-        let made = self.made.as_ref();
-        let built = build(&self.config, self.http2, made, Some(&before), SystemTime::now());
-        watch.has_failed = built.is_err();
-        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(built?);
-        Ok(())
+    fn build(&self, before: &Terms, now: SystemTime) -> Result<Terms, TlsError> {
+        build(&self.config, self.http2, self.made.as_ref(), Some(before), now)
+    }
+
+    fn replace(&self, terms: Terms) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
     }
 
     /// The certificates that clients are presented.
@@ -112,7 +114,7 @@ impl TlsServer {
     /// OCSP responses that do not help.
     pub fn doubts(&self, now: SystemTime) -> Vec<Fault> {
         let loaded = &self.current().loaded;
-        let doubts = |loaded: &Arc<Loaded>| [loaded.presented.doubt(now), loaded.doubt.clone()];
+        let doubts = |loaded: &Arc<Loaded>| [loaded.presented.doubt(now), loaded.staple_doubt(now)];
         loaded.iter().flat_map(doubts).flatten().collect()
     }
 
@@ -121,6 +123,34 @@ impl TlsServer {
         let certificate = self.made.as_ref()?.certified.cert.first()?;
         Some(self_signed::fingerprint(certificate))
     }
+}
+
+impl Terms {
+    /// The same, but for OCSP responses that have ended.
+    fn without_staples_ended_by(&self, now: SystemTime) -> Self {
+        let without = |loaded: &Arc<Loaded>| {
+            let mut loaded = Loaded::clone(loaded);
+            loaded.drop_ended_staple(now);
+            Arc::new(loaded)
+        };
+        let loaded: Vec<_> = self.loaded.iter().map(without).collect();
+        let certificates = Arc::new(Certificates::new(&loaded));
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::clone(&certificates) as _;
+        Self {
+            config: Arc::new(config),
+            certificates,
+            staple_end: first_staple_end(&loaded),
+            loaded,
+            tickets: Arc::clone(&self.tickets),
+            authorities: self.authorities.clone(),
+        }
+    }
+}
+
+/// When the first OCSP response ends that is stapled.
+fn first_staple_end(loaded: &[Arc<Loaded>]) -> Option<SystemTime> {
+    loaded.iter().filter_map(|loaded| loaded.staple_end()).min()
 }
 
 /// Every file that `config` names.
@@ -167,7 +197,7 @@ fn build(
     Ok(Terms {
         config: Arc::new(server),
         certificates,
-        staple_end: loaded.iter().filter_map(|loaded| loaded.staple_end).min(),
+        staple_end: first_staple_end(&loaded),
         loaded,
         tickets,
         authorities: roots,

@@ -40,15 +40,13 @@ pub(super) struct Watch {
     read: Stamps,
     /// What they were found to be since.
     found: Option<Stamps>,
-    /// Whether something was wrong with what was read.
-    pub has_failed: bool,
 }
 
 impl Watch {
     /// Of `files`, which are about to be read: what changes while they are is noticed afterwards.
     pub(super) fn new(files: Vec<PathBuf>) -> Self {
         let read = stamps(&files);
-        Self { files, read, found: None, has_failed: false }
+        Self { files, read, found: None }
     }
 
     /// Whether they have to be read again: they have changed since, and not since the last time that

@@ -196,6 +196,10 @@ fn a_staple_that_ends_is_not_stapled_any_more() {
     let response = about(&single(&SERIAL, GOOD, Some(&end)));
     let server = server(vec![certificate(&authority, &response)]);
     assert_eq!(stapled(&server), response);
+    // Not even where the files could not be read again.
+    std::fs::write(authority.folder.path("a.key"), "").unwrap();
+    assert_eq!(server.reload(), Ok(false));
+    assert!(server.reload().is_err());
     let deadline = Instant::now() + Duration::from_secs(30);
     while server.reload() == Ok(false) {
         assert!(Instant::now() < deadline, "it has ended long ago");
