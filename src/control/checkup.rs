@@ -41,6 +41,8 @@ impl Checkup {
                     id: endpoint.state.id,
                     label: endpoint.state.label.clone(),
                     addresses: endpoint.addresses.clone(),
+                    protocol: endpoint.protocol.clone(),
+                    proxy: upstream.config.proxy_protocol,
                     authority: endpoint.authority.clone(),
                     health: health.clone(),
                 });

@@ -78,6 +78,8 @@ impl PartialEq for Protocol {
     }
 }
 
+impl Eq for Protocol {}
+
 /// What is known of one endpoint, however often the configuration around it changes.
 #[derive(Debug)]
 pub struct State {

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::{Check, Health};
 use crate::health::check::Failure;
 use crate::net::dial::Address;
+use crate::upstream::endpoint::Protocol;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -60,6 +61,8 @@ fn target(id: u64, ports: &[u16]) -> Target {
         id,
         label: format!("http://app:{id}"),
         addresses: ports.iter().map(address).collect(),
+        protocol: Protocol::Http1,
+        proxy: None,
         authority: "app".into(),
         health: Health::new(Check::Tcp),
     }

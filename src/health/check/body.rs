@@ -1,5 +1,6 @@
 //! What a check reads of an answer's body, and what it looks for in it.
 
+use h2::RecvStream;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use memchr::memmem;
@@ -38,6 +39,21 @@ pub(super) async fn read(mut incoming: Incoming) -> Result<Body, hyper::Error> {
         if !is_whole {
             return Ok(Body { bytes, is_whole });
         }
+    }
+    Ok(Body { bytes, is_whole: true })
+}
+
+/// The same by HTTP/2.
+pub(super) async fn read_http2(mut incoming: RecvStream) -> Result<Body, h2::Error> {
+    let mut bytes = Vec::new();
+    while let Some(data) = incoming.data().await {
+        let data = data?;
+        let room = MAX_BODY - bytes.len();
+        bytes.extend_from_slice(data.get(..room).unwrap_or(&data));
+        if data.len() > room {
+            return Ok(Body { bytes, is_whole: false });
+        }
+        incoming.flow_control().release_capacity(data.len())?;
     }
     Ok(Body { bytes, is_whole: true })
 }

@@ -1,24 +1,19 @@
-//! A check by a call of `grpc.health.v1.Health/Check`, on a connection of HTTP/2 for it alone.
+//! A check by a call of `grpc.health.v1.Health/Check`.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use ::h2::client::{Builder, SendRequest};
-use ::h2::{Reason, RecvStream};
+use ::h2::RecvStream;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE, USER_AGENT};
+use hyper::http::response::Parts;
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Request, Uri};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{AGENT, CUT, Fault, in_words};
+use super::{AGENT, Fault, http2};
 use crate::http::grpc::health::{MAX_RESPONSE, PATH, Serving, request, response};
 use crate::http::grpc::{Code, is_grpc};
-use crate::http::head::MAX_HEAD;
-
-/// The largest head that is read, as HTTP/2 counts it, which is more than its bytes.
-const MAX_HEADER_LIST: u32 = MAX_HEAD as u32;
+use crate::net::stream::Stream;
 
 /// The most milliseconds that a `grpc-timeout` has room for.
 const MAX_MILLISECONDS: u128 = 99_999_999;
@@ -39,52 +34,10 @@ impl Grpc {
         Ok(Self { authority, message: request(service).into() })
     }
 
-    /// Makes the call on `stream`, which is TLS or not, and judges the answer, until `due`.
-    pub(super) async fn ask(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        is_tls: bool,
-        due: Instant,
-    ) -> Result<(), Fault> {
-        let mut builder = Builder::new();
-        builder.enable_push(false).max_header_list_size(MAX_HEADER_LIST);
-        let late = |_| Fault::Late("no answer");
-        let handshake = timeout_at(due, builder.handshake::<_, Bytes>(stream));
-        let (sender, connection) = handshake.await.map_err(late)??;
-        let mut connection = pin!(connection);
-        let mut call = pin!(timeout_at(due, self.call(sender, is_tls, due)));
-        let answer = tokio::select! {
-            biased;
-            answer = &mut call => answer,
-            // It has handed over all that there is; its error, if any, as well.
-            _ = &mut connection => return call.await.map_err(late)?,
-        };
-        // With nobody left who could send on it, it says goodbye and ends.
-        let _ = timeout_at(due, connection).await;
-        answer.map_err(late)?
-    }
-
-    async fn call(
-        &self,
-        sender: SendRequest<Bytes>,
-        is_tls: bool,
-        due: Instant,
-    ) -> Result<(), Fault> {
-        let mut sender = sender.ready().await?;
-        let (response, mut body) = sender.send_request(self.request(is_tls, due)?, false)?;
-        body.send_data(self.message.clone(), true)?;
-        let (head, body) = response.await?.into_parts();
-        if head.status != 200 {
-            return Err(Fault::Found(format!("status {}", head.status.as_u16())));
-        }
-        if !head.headers.get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes())) {
-            return Err(Fault::Found("the answer is not of gRPC".to_owned()));
-        }
-        // Without a message everything is said in the head.
-        if let Some(code) = code_in(&head.headers) {
-            check(code)?;
-        }
-        judge(body).await
+    /// Makes the call on `stream`, and judges the answer, until `due`.
+    pub(super) async fn ask(&self, stream: Stream, due: Instant) -> Result<(), Fault> {
+        let request = self.request(matches!(stream, Stream::Tls(_)), due)?;
+        http2::ask(stream, request, self.message.clone(), due, judge).await
     }
 
     fn request(&self, is_tls: bool, due: Instant) -> Result<Request<()>, Fault> {
@@ -110,8 +63,18 @@ fn in_milliseconds(time: Duration) -> String {
     format!("{}m", time.as_millis().clamp(1, MAX_MILLISECONDS))
 }
 
-/// Reads the one message and the trailers.
-async fn judge(mut body: RecvStream) -> Result<(), Fault> {
+/// Looks at the head, and reads the one message and the trailers.
+async fn judge(head: Parts, mut body: RecvStream) -> Result<(), Fault> {
+    if head.status != 200 {
+        return Err(Fault::Found(format!("status {}", head.status.as_u16())));
+    }
+    if !head.headers.get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes())) {
+        return Err(Fault::Found("the answer is not of gRPC".to_owned()));
+    }
+    // Without a message everything is said in the head.
+    if let Some(code) = code_in(&head.headers) {
+        check(code)?;
+    }
     let mut message = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;
@@ -142,29 +105,6 @@ fn check(code: Code) -> Result<(), Fault> {
         Code::Ok => Ok(()),
         code => Err(Fault::Found(format!("gRPC status {}", code.name()))),
     }
-}
-
-impl From<::h2::Error> for Fault {
-    fn from(error: ::h2::Error) -> Self {
-        Self::Found(match (error.get_io(), error.reason()) {
-            (Some(io), _) if io.raw_os_error().is_some() => in_words(io),
-            (Some(_), _) => CUT.to_owned(),
-            // The endpoint says so, or what it says is wrong.
-            (None, Some(reason)) if error.is_remote() && error.is_reset() => {
-                format!("the call was reset: {}", name(reason))
-            }
-            (None, Some(reason)) if error.is_remote() => {
-                format!("the endpoint ended the connection: {}", name(reason))
-            }
-            (None, Some(reason)) => format!("the answer is not HTTP/2: {}", name(reason)),
-            (None, None) => error.to_string(),
-        })
-    }
-}
-
-/// The name of an error code (RFC 9113 7).
-fn name(reason: Reason) -> String {
-    format!("{reason:?}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! A check by an HTTP/1.1 request, with hyper's client: there is one at a time on its connection,
-//! and none of them is on a request's path.
+//! A check by a request: in HTTP/1.1 with hyper's client, since there is one at a time on its connection
+//! and none of them is on a request's path, or in HTTP/2.
 
 use std::error::Error as _;
 use std::io;
@@ -15,11 +15,14 @@ use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{Pattern, read};
-use super::{AGENT, CUT, Fault, in_words};
+use super::body::{Body, Pattern, read, read_http2};
+use super::{AGENT, CUT, Fault, http2, in_words};
 use crate::config::{HttpCheck, Statuses};
 use crate::http::head::{MAX_FIELDS, MAX_HEAD};
 use crate::net::stream::Stream;
+
+/// Fields that HTTP/2 has no place for.
+const OF_CONNECTIONS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "te", "upgrade"];
 
 /// A request, and the answer that it should get.
 #[derive(Debug)]
@@ -71,18 +74,12 @@ impl Http {
         let answer = async {
             let response = timeout_at(due, sender.send_request(self.request.clone())).await;
             let response = response.map_err(|_| Fault::Late("no answer"))??;
-            let status = response.status().as_u16();
-            if !self.status.contains(status) {
-                return Err(Fault::Found(format!("status {status}")));
+            self.judge(response.status().as_u16())?;
+            if self.body.is_some() {
+                let body = timeout_at(due, read(response.into_body())).await;
+                self.find(&body.map_err(|_| Fault::Late("the body did not end"))??)?;
             }
-            match &self.body {
-                None => Ok(()),
-                Some(pattern) => {
-                    let body = timeout_at(due, read(response.into_body())).await;
-                    let body = body.map_err(|_| Fault::Late("the body did not end"))??;
-                    pattern.find_in(&body).map_err(Fault::Found)
-                }
-            }
+            Ok(())
         };
         let (mut answer, connection) = (pin!(answer), pin!(connection));
         tokio::select! {
@@ -91,6 +88,50 @@ impl Http {
             // It has handed over all that there is; its error, if any, as well.
             _ = connection => answer.await,
         }
+    }
+
+    /// The same by HTTP/2.
+    pub(super) async fn ask_by_http2(&self, stream: Stream, due: Instant) -> Result<(), Fault> {
+        let request = self.request_by_http2(matches!(stream, Stream::Tls(_)))?;
+        http2::ask(stream, request, Bytes::new(), due, async |head, body| {
+            self.judge(head.status.as_u16())?;
+            if self.body.is_some() {
+                self.find(&read_http2(body).await?)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The request as HTTP/2 has it: with its host in the target, and without fields that belong to a
+    /// connection (RFC 9113 8.2.2).
+    fn request_by_http2(&self, is_tls: bool) -> Result<Request<()>, Fault> {
+        let wrong = |what: &str| Fault::Found(format!("the check's {what} is not valid in HTTP/2"));
+        let mut headers = self.request.headers().clone();
+        let host = headers.remove(HOST);
+        for name in OF_CONNECTIONS {
+            headers.remove(name);
+        }
+        let uri = Uri::builder()
+            .scheme(if is_tls { "https" } else { "http" })
+            .authority(host.as_ref().map_or(&b""[..], HeaderValue::as_bytes))
+            .path_and_query(self.request.uri().path_and_query().map_or("/", |path| path.as_str()));
+        let mut request = Request::new(());
+        *request.method_mut() = self.request.method().clone();
+        *request.uri_mut() = uri.build().map_err(|_| wrong("host or path"))?;
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    fn judge(&self, status: u16) -> Result<(), Fault> {
+        match self.status.contains(status) {
+            true => Ok(()),
+            false => Err(Fault::Found(format!("status {status}"))),
+        }
+    }
+
+    fn find(&self, body: &Body) -> Result<(), Fault> {
+        self.body.iter().try_for_each(|pattern| pattern.find_in(body)).map_err(Fault::Found)
     }
 }
 

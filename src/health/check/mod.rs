@@ -5,19 +5,21 @@
 //! [`MAX_HEAD`](crate::http::head::MAX_HEAD) and [`MAX_BODY`] of a body.
 
 mod body;
+mod connect;
 mod grpc;
 mod http;
+mod http2;
 
 use std::fmt;
 use std::io;
 
 use humantime::format_duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::config::{Check, Health};
-use crate::error::{Error, Kind};
-use crate::net::dial::{Address, dial_any};
+use crate::config::{Check, Health, ProxyVersion};
+use crate::net::dial::Address;
 use crate::net::stream::Stream;
+use crate::upstream::endpoint::Protocol;
 pub use body::MAX_BODY;
 use grpc::Grpc;
 use http::Http;
@@ -38,6 +40,10 @@ pub struct Target {
     /// Where to connect, in the order to try, until one of them can be connected to. Empty while
     /// its name does not resolve.
     pub addresses: Vec<Address>,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The PROXY header that it expects, if any.
+    pub proxy: Option<ProxyVersion>,
     /// Its own authority, for a Host field.
     pub authority: String,
     /// What is asked, and how often.
@@ -125,49 +131,38 @@ impl Probe {
     pub async fn make(&self) -> Verdict {
         let question = self.question.as_ref().map_err(|why| Failure::Unwell((*why).to_owned()))?;
         let due = Instant::now() + self.target.health.timeout;
-        let stream = self.connect(due).await?;
-        let is_tls = matches!(stream, Stream::Tls(_));
-        let answer = match question {
-            Question::Tcp => Ok(()),
-            Question::Http(http) => http.ask(stream, due).await,
-            Question::Grpc(grpc) => grpc.ask(stream, is_tls, due).await,
-        };
-        answer.map_err(|fault| {
+        let Target { health: Health { timeout, .. }, .. } = self.target;
+        let stream = connect::dial(&self.addresses, timeout, due).await?;
+        self.ask(question, stream, due).await.map_err(|fault| {
             Failure::Unwell(match fault {
                 Fault::Found(what) => what,
-                Fault::Late(what) => {
-                    format!("{what} within {}", format_duration(self.target.health.timeout))
-                }
+                Fault::Late(what) => format!("{what} within {}", format_duration(timeout)),
             })
         })
     }
 
-    /// Connects to an address that can be connected to.
-    async fn connect(&self, due: Instant) -> Result<Stream, Failure> {
-        let (mut unwell, mut not_made) = (None, None);
-        let left = due.saturating_duration_since(Instant::now());
-        let addresses = self.addresses.iter().cloned().enumerate();
-        let failures = match timeout_at(due, dial_any(addresses, left)).await {
-            Ok(Ok(dialled)) => return Ok(dialled.stream),
-            Ok(Err(failures)) => failures,
-            Err(_) => vec![io::ErrorKind::TimedOut.into()],
-        };
-        for error in failures {
-            // The first failure counts, of the address that is in use. Without IPv6 its addresses
-            // look as if this process were short of something, so those count last.
-            match Error::connecting(&error) {
-                Error { kind: Kind::Internal, detail } => {
-                    not_made.get_or_insert(Failure::NotMade(detail.to_owned()))
-                }
-                Error { kind: Kind::ConnectionTimeout, .. } => {
-                    let timeout = format_duration(self.target.health.timeout);
-                    unwell.get_or_insert(Failure::Unwell(format!("no connection within {timeout}")))
-                }
-                _ => unwell.get_or_insert(Failure::Unwell(in_words(&error))),
-            };
+    async fn ask(
+        &self,
+        question: &Question,
+        mut stream: Stream,
+        due: Instant,
+    ) -> Result<(), Fault> {
+        if let Some(version) = self.target.proxy {
+            connect::introduce(&mut stream, version).await?;
         }
-        let no_address = || Failure::Unwell("the name has no address".to_owned());
-        Err(unwell.or(not_made).unwrap_or_else(no_address))
+        if let Question::Tcp = question {
+            return Ok(());
+        }
+        let (stream, is_http2) = connect::agree(&self.target.protocol, stream, due).await?;
+        match question {
+            Question::Tcp => Ok(()),
+            Question::Http(http) if is_http2 => http.ask_by_http2(stream, due).await,
+            Question::Http(http) => http.ask(stream, due).await,
+            Question::Grpc(grpc) if is_http2 => grpc.ask(stream, due).await,
+            Question::Grpc(_) => {
+                Err(Fault::Found("the endpoint did not agree on HTTP/2".to_owned()))
+            }
+        }
     }
 }
 
@@ -201,7 +196,9 @@ mod tests {
     async fn check(addresses: Vec<SocketAddr>, health: Health) -> Verdict {
         let (label, authority) = ("http://app:1".into(), "app:1".into());
         let addresses = addresses.into_iter().map(Address::from).collect();
-        Probe::new(Target { id: 1, label, addresses, authority, health }).make().await
+        let (protocol, proxy) = (Protocol::Http1, None);
+        let target = Target { id: 1, label, addresses, protocol, proxy, authority, health };
+        Probe::new(target).make().await
     }
 
     fn unwell(why: &str) -> Verdict {

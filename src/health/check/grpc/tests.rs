@@ -1,5 +1,6 @@
 use std::future::Future;
 
+use ::h2::Reason;
 use ::h2::server::{self, SendResponse};
 use hyper::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::{Check, Health};
-use crate::health::check::{Failure, Probe, Target};
+use crate::health::check::{CUT, Failure, Probe, Target};
+use crate::upstream::endpoint::Protocol;
 
 /// The verdict on a server that does `serve` with its first connection.
 async fn check<F: Future>(
@@ -19,6 +21,8 @@ async fn check<F: Future>(
         id: 1,
         label: "h2c://app:50051".into(),
         addresses: vec![listener.local_addr().unwrap().into()],
+        protocol: Protocol::Http2,
+        proxy: None,
         authority: "app:50051".into(),
         // Nothing but a fault in the check makes a test last that long.
         health: Health {
@@ -167,7 +171,7 @@ async fn a_status_that_is_not_ok_is_a_failure_wherever_it_stands() {
 async fn a_reset_says_why() {
     let reset = |mut respond: SendResponse<Bytes>| respond.send_reset(Reason::REFUSED_STREAM);
     let (verdict, _) = call("", reset).await;
-    assert_eq!(verdict, Err("the call was reset: REFUSED_STREAM".into()));
+    assert_eq!(verdict, Err("the request was reset: REFUSED_STREAM".into()));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::config::{BodyMatch, Check, Health};
 use crate::health::check::{Failure, MAX_BODY, Probe, Target};
+use crate::upstream::endpoint::Protocol;
 
 /// The verdict on a server that answers with what `serve` does to its first connection once the
 /// request has come, and the request.
@@ -24,6 +25,8 @@ async fn check<F: Future>(
         id: 1,
         label: "http://app:8001/base".into(),
         addresses: vec![listener.local_addr().unwrap().into()],
+        protocol: Protocol::Http1,
+        proxy: None,
         authority: "app:8001".into(),
         health,
     });
