@@ -266,6 +266,8 @@ pub struct WorkerStats {
     pub http2_malformed: Counter,
     /// Tunnels (101) opened.
     pub tunnels: Counter,
+    /// Tunnels that are open.
+    pub tunnels_open: AtomicUsize,
     /// Bytes of request bodies received from clients.
     pub received_bytes: Counter,
     /// Bytes of response bodies sent to clients.

@@ -12,6 +12,9 @@ use crate::server::Workers;
 /// sockets close: a few round trips.
 const HANDSHAKES: Duration = Duration::from_millis(50);
 
+/// How long tunnels may take to say that they end, once the deadline has passed.
+const FAREWELLS: Duration = Duration::from_millis(500);
+
 /// How often is looked whether everything is over.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -41,6 +44,17 @@ impl Control {
     }
 }
 
+/// Has tunnels say that they end, as far as they can in the time for that.
+async fn close_tunnels(workers: &Workers) {
+    workers.close_tunnels();
+    let over = async {
+        while workers.have_tunnels() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = tokio::time::timeout(FAREWELLS, over).await;
+}
+
 async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
     tokio::time::sleep(drain.delay).await;
     workers.drain();
@@ -60,6 +74,7 @@ async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
         Err(_) if workers.connections() == 0 => Ended::Drained,
         Err(_) => {
             let connections = workers.connections();
+            close_tunnels(workers).await;
             tracing::warn!(connections, "the drain's deadline has passed; cut off");
             Ended::Cut
         }

@@ -1,5 +1,6 @@
-//! The opening handshake of WebSocket in HTTP/1.1 (RFC 6455 4), for whom the other side speaks
-//! HTTP/2, where there is none (RFC 8441 5).
+//! WebSocket as far as a proxy has to know it: the opening handshake in HTTP/1.1 (RFC 6455 4), for whom
+//! the other side speaks HTTP/2, where there is none (RFC 8441 5); and where frames end (5.2), so that a
+//! tunnel can be closed between two of them.
 
 use sha1::{Digest, Sha1};
 
@@ -36,9 +37,111 @@ fn base64<const N: usize>(bytes: &[u8]) -> [u8; N] {
     text
 }
 
+/// The frame by which a server goes away (status 1001, RFC 6455 7.4.1).
+pub const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+/// The same as a client says it: masked (RFC 6455 5.3).
+pub fn masked_going_away() -> [u8; 8] {
+    let [opcode, length, high, low] = GOING_AWAY;
+    let [a, b, c, d] = fastrand::u32(..).to_be_bytes();
+    [opcode, length | MASKED, a, b, c, d, high ^ a, low ^ b]
+}
+
+const MASKED: u8 = 0x80;
+
+/// Follows the frames that go one way, however their bytes are split.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// What is there of the header that has begun.
+    header: [u8; 14],
+    length: usize,
+    /// Payload of the frame that has begun and is still to come.
+    left: u64,
+}
+
+impl Frames {
+    /// Whether all that went so far is whole frames.
+    pub const fn are_whole(&self) -> bool {
+        self.length == 0 && self.left == 0
+    }
+
+    /// Takes note of the next `bytes`.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        loop {
+            let part = bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= part as u64;
+            bytes = bytes.get(part..).unwrap_or_default();
+            let Some((byte, rest)) = bytes.split_first() else { return };
+            bytes = rest;
+            if let Some(next) = self.header.get_mut(self.length) {
+                *next = *byte;
+            }
+            self.length += 1;
+            if let Some(payload) = self.payload() {
+                self.length = 0;
+                self.left = payload;
+            }
+        }
+    }
+
+    /// The length of the payload, once the header is whole.
+    fn payload(&self) -> Option<u64> {
+        let [_, second, rest @ ..] = &self.header;
+        let (extended, mask) = match second & !MASKED {
+            126 => (2, second & MASKED),
+            127 => (8, second & MASKED),
+            _ => (0, second & MASKED),
+        };
+        let whole = 2 + extended + if mask == 0 { 0 } else { 4 };
+        if self.length < whole {
+            return None;
+        }
+        let number = rest.iter().take(extended).fold(0, |n, byte| n << 8 | u64::from(*byte));
+        Some(if extended == 0 { u64::from(second & !MASKED) } else { number })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_are_followed_however_they_are_split() {
+        let frame = |first: &[u8], payload: usize| [first, &vec![0x81; payload][..]].concat();
+        let all = [
+            frame(&[0x81, 0], 0),
+            frame(&[0x81, 5], 5),
+            frame(&[0x81, 0x85, 1, 2, 3, 4], 5),
+            frame(&[0x82, 126, 1, 0], 256),
+            frame(&[0x82, 126 | MASKED, 1, 0, 9, 9, 9, 9], 256),
+            frame(&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0], 65536),
+            GOING_AWAY.to_vec(),
+            masked_going_away().to_vec(),
+        ];
+        let borders: Vec<usize> = all
+            .iter()
+            .scan(0, |at, frame| {
+                *at += frame.len();
+                Some(*at)
+            })
+            .collect();
+        let bytes = all.concat();
+        for step in [1, 2, 3, 7, 1000] {
+            let mut frames = Frames::default();
+            for (index, part) in bytes.chunks(step).enumerate() {
+                frames.pass(part);
+                let at = index * step + part.len();
+                assert_eq!(frames.are_whole(), borders.contains(&at), "{at} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_masked_farewell_says_the_same() {
+        let [first, length, mask @ .., high, low] = masked_going_away();
+        assert_eq!([first, length & !MASKED, high ^ mask[0], low ^ mask[1]], GOING_AWAY);
+        assert!(length & MASKED != 0);
+    }
 
     #[test]
     fn the_example_of_the_rfc_is_accepted() {

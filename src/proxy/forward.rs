@@ -330,9 +330,12 @@ impl<'a> Forward<'a> {
         endpoint: Connection<'_, '_>,
         ahead: Buffer,
     ) {
-        self.worker.stats().tunnels.add(1);
         let ClientSide { source, writer, deadline } = client;
-        let ends = Ends { client: (&mut *source.io, &mut **writer), endpoint };
+        let is_websocket = self
+            .request
+            .upgrade
+            .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        let ends = Ends { client: (&mut *source.io, &mut **writer), endpoint, is_websocket };
         // Usually nothing, and a quiet tunnel should hold no buffer for that.
         let early_answer = ahead.filled().to_vec();
         self.worker.buffers.put(ahead);

@@ -1,8 +1,9 @@
 //! What is no longer HTTP after a 101: bytes both ways, until both sides have closed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,8 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::worker::Worker;
+use crate::http::websocket::{Frames, GOING_AWAY, masked_going_away};
 use crate::net::deadline::Deadline;
 use crate::net::stream::{ReadHalf, WriteHalf};
+
+/// How long a peer may take to accept that the tunnel is closed.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// A connection's two directions.
 pub(super) type Connection<'a, 'b> = (&'b mut ReadHalf<'a>, &'b mut WriteHalf<'a>);
@@ -20,11 +25,30 @@ pub(super) type Connection<'a, 'b> = (&'b mut ReadHalf<'a>, &'b mut WriteHalf<'a
 pub(super) struct Ends<'a, 'b, 'c, 'd> {
     pub client: Connection<'a, 'b>,
     pub endpoint: Connection<'c, 'd>,
+    /// Whether it is WebSocket, which has words for an end.
+    pub is_websocket: bool,
 }
 
-/// Moves bytes both ways until both sides have closed, one has failed, or nothing has moved for
-/// `idle`. Each side's end is passed on to the other. `ahead` is what the client and the endpoint
-/// have said already. Returns how many bytes went each way.
+/// Counts a tunnel while it is open.
+struct Open<'a>(&'a Worker);
+
+impl<'a> Open<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.stats().tunnels.add(1);
+        worker.stats().tunnels_open.fetch_add(1, Relaxed);
+        Self(worker)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.stats().tunnels_open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Moves bytes both ways until both sides have closed, one has failed, nothing has moved for `idle`, or
+/// tunnels are closed because the process ends. Each side's end is passed on to the other. `ahead` is
+/// what the client and the endpoint have said already. Returns how many bytes went each way.
 pub(super) async fn run(
     worker: &Worker,
     ends: Ends<'_, '_, '_, '_>,
@@ -32,16 +56,34 @@ pub(super) async fn run(
     deadline: &mut Deadline,
     idle: Duration,
 ) -> (u64, u64) {
+    let _open = Open::new(worker);
     let moved = Cell::new(Instant::now());
-    let (up, down) = (Cell::new(0), Cell::new(0));
+    let (up, down) = (Way::new(&moved, ends.is_websocket), Way::new(&moved, ends.is_websocket));
+    let Ends { client, endpoint, .. } = ends;
     {
-        let Ends { client, endpoint } = ends;
         let ended = Cell::new(0);
-        let upward = copy(worker, client.0, endpoint.1, ahead.0, &moved, &up, &ended);
-        let downward = copy(worker, endpoint.0, client.1, ahead.1, &moved, &down, &ended);
-        let _ = deadline.due(|| Some(moved.get() + idle), both(upward, downward, &ended)).await;
+        let upward = up.copy(worker, client.0, endpoint.1, ahead.0, &ended);
+        let downward = down.copy(worker, endpoint.0, client.1, ahead.1, &ended);
+        let due = || match worker.closes_tunnels.get() {
+            true => Some(moved.get()),
+            false => Some(moved.get() + idle),
+        };
+        let _ = deadline.due(due, both(upward, downward, &ended)).await;
     }
-    (up.get(), down.get())
+    if worker.closes_tunnels.get() {
+        let farewells = async {
+            if down.can_say() {
+                let _ = client.1.write_all(&GOING_AWAY).await;
+                let _ = client.1.shutdown().await;
+            }
+            if up.can_say() {
+                let _ = endpoint.1.write_all(&masked_going_away()).await;
+                let _ = endpoint.1.shutdown().await;
+            }
+        };
+        let _ = deadline.within(FAREWELL, farewells).await;
+    }
+    (up.count.get(), down.count.get())
 }
 
 /// Runs both directions until both have ended, or one has failed.
@@ -58,40 +100,78 @@ async fn both(
     .await;
 }
 
-/// Moves bytes one way, `ahead` first, until the stream ends, and passes the end on. Returns only
-/// when a connection has failed.
-async fn copy(
-    worker: &Worker,
-    from: &mut ReadHalf<'_>,
-    to: &mut WriteHalf<'_>,
-    ahead: &[u8],
-    moved: &Cell<Instant>,
-    count: &Cell<u64>,
-    ended: &Cell<u8>,
-) -> std::io::Result<()> {
-    to.write_all(ahead).await?;
-    to.flush().await?;
-    count.set(ahead.len() as u64);
-    loop {
-        // A quiet tunnel holds no buffer.
-        from.readable().await?;
-        let mut buffer = worker.buffers.small();
-        let n = from.read(buffer.spare()).await?;
-        buffer.fill(n);
-        moved.set(Instant::now());
-        if n > 0 {
-            to.write_all(buffer.filled()).await?;
-            to.flush().await?;
-            moved.set(Instant::now());
+/// One direction.
+struct Way<'a> {
+    /// When something last moved, either way.
+    moved: &'a Cell<Instant>,
+    count: Cell<u64>,
+    /// Where frames end, if there are any.
+    frames: Option<RefCell<Frames>>,
+    /// Whether what was read has been written, all of it.
+    is_even: Cell<bool>,
+    has_ended: Cell<bool>,
+}
+
+impl<'a> Way<'a> {
+    fn new(moved: &'a Cell<Instant>, is_websocket: bool) -> Self {
+        Self {
+            moved,
+            count: Cell::new(0),
+            frames: is_websocket.then(RefCell::default),
+            is_even: Cell::new(true),
+            has_ended: Cell::new(false),
         }
-        count.set(count.get() + n as u64);
-        worker.buffers.put(buffer);
-        if n == 0 {
-            to.shutdown().await?;
-            ended.set(ended.get() + 1);
-            // It may still read; if it is gone altogether, the other side need not go on.
-            from.gone().await;
-            return Err(std::io::ErrorKind::ConnectionReset.into());
+    }
+
+    /// Whether a frame of ours would be understood.
+    fn can_say(&self) -> bool {
+        let are_whole = self.frames.as_ref().is_some_and(|frames| frames.borrow().are_whole());
+        are_whole && self.is_even.get() && !self.has_ended.get()
+    }
+
+    /// Moves bytes one way, `ahead` first, until the stream ends, and passes the end on. Returns only
+    /// when a connection has failed.
+    async fn copy(
+        &self,
+        worker: &Worker,
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        ahead: &[u8],
+        ended: &Cell<u8>,
+    ) -> std::io::Result<()> {
+        self.pass(to, ahead).await?;
+        loop {
+            // A quiet tunnel holds no buffer.
+            from.readable().await?;
+            let mut buffer = worker.buffers.small();
+            let n = from.read(buffer.spare()).await?;
+            buffer.fill(n);
+            self.moved.set(Instant::now());
+            if n > 0 {
+                self.pass(to, buffer.filled()).await?;
+            }
+            worker.buffers.put(buffer);
+            if n == 0 {
+                self.has_ended.set(true);
+                to.shutdown().await?;
+                ended.set(ended.get() + 1);
+                // It may still read; if it is gone altogether, the other side need not go on.
+                from.gone().await;
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
         }
+    }
+
+    async fn pass(&self, to: &mut WriteHalf<'_>, bytes: &[u8]) -> std::io::Result<()> {
+        self.is_even.set(false);
+        to.write_all(bytes).await?;
+        to.flush().await?;
+        self.is_even.set(true);
+        if let Some(frames) = &self.frames {
+            frames.borrow_mut().pass(bytes);
+        }
+        self.moved.set(Instant::now());
+        self.count.set(self.count.get() + bytes.len() as u64);
+        Ok(())
     }
 }

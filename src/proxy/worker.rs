@@ -92,6 +92,8 @@ pub struct Worker {
     pub log: AccessLog,
     /// Since when the process is ending.
     pub draining: Cell<Option<Instant>>,
+    /// Whether tunnels are closed, since they would be cut in a moment.
+    pub closes_tunnels: Cell<bool>,
     #[expect(clippy::redundant_allocation, reason = "requests count references without an atomic")]
     snapshot: RefCell<Rc<Arc<Snapshot>>>,
     /// How many losses of endpoints it has attended to.
@@ -111,6 +113,7 @@ impl Worker {
             clock: Clock::new(),
             log,
             draining: Cell::new(None),
+            closes_tunnels: Cell::new(false),
             snapshot: RefCell::new(Rc::new(snapshot)),
             lost: Cell::new(0),
             date: RefCell::default(),
@@ -150,6 +153,12 @@ impl Worker {
     /// Makes every connection notice that the process is ending.
     pub fn drain(&self) {
         self.draining.set(Some(Instant::now()));
+        self.clock.wake_all();
+    }
+
+    /// Makes every tunnel end in the words of its protocol, if it has any.
+    pub fn close_tunnels(&self) {
+        self.closes_tunnels.set(true);
         self.clock.wake_all();
     }
 

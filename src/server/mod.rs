@@ -32,6 +32,8 @@ pub enum Command {
     Replace(Arc<Snapshot>),
     /// Connections end with their next response.
     Drain,
+    /// Tunnels end.
+    CloseTunnels,
     /// Accept what still waits, then close the listening sockets.
     Close,
     /// End at once.
@@ -134,6 +136,16 @@ impl Workers {
     /// Has every connection end with its next response.
     pub fn drain(&self) {
         self.tell(|| Command::Drain);
+    }
+
+    /// Has every tunnel end in the words of its protocol, if it has any.
+    pub fn close_tunnels(&self) {
+        self.tell(|| Command::CloseTunnels);
+    }
+
+    /// Whether tunnels are open.
+    pub fn have_tunnels(&self) -> bool {
+        self.shared.stats.iter().any(|stats| stats.tunnels_open.load(Relaxed) > 0)
     }
 
     /// Has the kernel take no new connections; those that it has can still be accepted.

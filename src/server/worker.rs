@@ -80,6 +80,7 @@ async fn run(start: Start) {
             }
             Command::Replace(snapshot) => worker.replace_snapshot(snapshot),
             Command::Drain => worker.drain(),
+            Command::CloseTunnels => worker.close_tunnels(),
             Command::Close => closing.notify_waiters(),
             Command::Stop => break,
         }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Backend, Client, PATIENCE, Tinylb, config, ok};
+use crate::support::{Backend, Client, PATIENCE, Tinylb, config, eventually, ok};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -157,21 +157,51 @@ fn a_silent_tunnel_ends_in_time() {
     backend.end_of(0);
 }
 
-#[test]
-fn tunnels_of_a_drain_are_cut_at_its_deadline() {
+/// A balancer that drains for a moment, and a backend that has switched, said `said` and tells what
+/// then came from the balancer.
+fn draining(said: &'static [u8]) -> (Tinylb, Backend, mpsc::Receiver<Vec<u8>>) {
     let (come, comes) = mpsc::channel();
     let come = Mutex::new(come);
     let backend = Backend::new(move |mut conn| {
         conn.head().unwrap();
-        conn.send(SWITCH);
-        come.lock().unwrap().send(()).unwrap();
-        conn.drain();
+        conn.send([SWITCH.as_bytes(), said].concat());
+        come.lock().unwrap().send(Vec::new()).unwrap();
+        let rest = conn.wire.rest();
+        let _ = come.lock().unwrap().send(rest);
     });
-    let mut tinylb = Tinylb::start(&[backend.url()], &["--drain-timeout", "300ms"]);
+    let tinylb = Tinylb::start(&[backend.url()], &["--drain-timeout", "300ms"]);
+    (tinylb, backend, comes)
+}
+
+#[test]
+fn tunnels_of_a_drain_are_told_at_its_deadline() {
+    let hello = b"\x81\x05hello";
+    let (mut tinylb, _backend, comes) = draining(hello);
     let mut client = tunnel(&tinylb);
     comes.recv_timeout(PATIENCE).unwrap();
+    let open = || tinylb.metric("tinylb_tunnels_open", &[]);
+    eventually("the tunnel is counted", || (open() > 0.0).then_some(()));
+    client.send(b"\x81\x82\0\0\0\0hi");
+    tinylb.signal(crate::support::Signal::TERM);
+    assert_eq!(client.wire().rest(), [&hello[..], b"\x88\x02\x03\xe9"].concat());
+    let said = comes.recv_timeout(PATIENCE).unwrap();
+    let [0x81, 0x82, 0, 0, 0, 0, b'h', b'i', 0x88, 0x82, a, b, _, _, high, low] = said[..] else {
+        panic!("{said:x?}")
+    };
+    assert_eq!([high ^ a, low ^ b], [0x03, 0xe9]);
+    tinylb.wait_exit();
+}
+
+#[test]
+fn a_frame_that_has_begun_is_never_broken_by_one_of_ours() {
+    let (mut tinylb, _backend, comes) = draining(b"\x81\x05hel");
+    let mut client = tunnel(&tinylb);
+    comes.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(client.wire().take(5), b"\x81\x05hel");
     tinylb.signal(crate::support::Signal::TERM);
     client.assert_closed();
+    let said = comes.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(said.get(..2), Some(&b"\x88\x82"[..]), "whose side is whole");
     tinylb.wait_exit();
 }
 

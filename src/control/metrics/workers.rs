@@ -23,6 +23,18 @@ impl Sums {
             let labels = [("worker", &*index)];
             family.encode_family(&labels)?.encode_gauge(&open)?;
         }
+        let mut family = encoder.encode_descriptor(
+            "tunnels_open",
+            "Connections switched to another protocol that are open",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (index, stats) in self.shared.stats.iter().enumerate() {
+            let open = stats.tunnels_open.load(Relaxed) as u64;
+            let index = index.to_string();
+            let labels = [("worker", &*index)];
+            family.encode_family(&labels)?.encode_gauge(&open)?;
+        }
         type Cell = fn(&WorkerStats) -> &Counter;
         let counters: [(&str, &str, Cell); 12] = [
             ("connections_accepted", "Client connections accepted", |s| &s.accepted),
