@@ -29,10 +29,16 @@ impl Directory {
 
     /// Runs `tinylb` with `args` here, to its end.
     fn tinylb(&self, args: &[&str]) -> Ended {
+        self.tinylb_with(args, &[])
+    }
+
+    /// The same with `variables` set.
+    fn tinylb_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Ended {
         let output = Command::new(env!("CARGO_BIN_EXE_tinylb"))
             .args(args)
             .current_dir(&self.0)
             .env_remove("NO_COLOR")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -237,6 +243,24 @@ fn a_certificate_that_has_ended_is_a_doubt() {
     ] {
         assert!(ended.err.contains(part), "{part}\n{}", ended.err);
     }
+}
+
+#[test]
+fn a_system_without_authorities_is_said_to_have_none() {
+    let text = "[[listeners]]\naddress = \":0\"\n[upstreams.app]\nendpoints = [\"https://a\"]\n";
+    let directory = Directory::with("tinylb.toml", text);
+    write_certificate(&directory, 2050);
+    let check = |file: &str| {
+        directory.tinylb_with(&["check"], &[("SSL_CERT_FILE", file), ("SSL_CERT_DIR", "")])
+    };
+    let ended = check("nothing.pem");
+    ended.fails(1, "error: ca: the system has no certificate authorities (failed to read");
+    ended.fails(1, " --> tinylb.toml:3:12\n");
+    ended.fails(
+        1,
+        "= help: install them (`ca-certificates`), or write `ca = \"FILE\"` in the upstream",
+    );
+    assert_eq!(check("a.pem").code, Some(0));
 }
 
 #[test]

@@ -49,3 +49,20 @@ impl ProducesTickets for Key {
         self.0.decrypt(cipher)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_good_for_as_long_as_they_say() {
+        for (has_clients, lifetime) in [(false, 12 * 3600), (true, 1200)] {
+            let tickets = tickets(has_clients).unwrap();
+            // What clients are told, and twice what a key is used for.
+            assert_eq!(tickets.lifetime(), lifetime);
+            let ticket = tickets.encrypt(b"session").unwrap();
+            assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+            assert_eq!(super::tickets(has_clients).unwrap().decrypt(&ticket), None, "another key");
+        }
+    }
+}
