@@ -100,6 +100,7 @@ fn request_rewrite(head: &[u8], calls: u32) {
         pseudonym: "tinylb-0123456789abcdef",
         request_id: b"00112233445566778899aabbccddeeff",
         forwarded: false,
+        closes: false,
     };
     for _ in 0..calls {
         out.clear();

@@ -131,6 +131,7 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>) {
         pseudonym: "tinylb-0",
         request_id: given.filter(|id| is_trusted && !id.is_empty()).unwrap_or(b"made-here"),
         forwarded: input.chosen(1),
+        closes: false,
     };
     let mut out = Vec::new();
     rewrite::request(&mut out, request, &hop);

@@ -35,6 +35,8 @@ pub struct Hop<'a> {
     pub request_id: &'a [u8],
     /// Whether to add `Forwarded` (RFC 7239).
     pub forwarded: bool,
+    /// Whether the connection to the endpoint is for this request alone, as far as it stays HTTP.
+    pub closes: bool,
 }
 
 impl Hop<'_> {
@@ -75,19 +77,27 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
         _ if request.has_content_length => decimal_line(out, b"Content-Length", 0),
         _ => {}
     }
-    match (request.upgrade, request.takes_trailers) {
-        (None, false) => {}
-        (None, true) => out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n"),
-        (Some(protocols), false) => {
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-            line(out, b"Upgrade", protocols);
-        }
-        (Some(protocols), true) => {
-            out.extend_from_slice(b"Connection: Upgrade, TE\r\nTE: trailers\r\n");
-            line(out, b"Upgrade", protocols);
-        }
-    }
+    connection(out, request, hop);
     out.extend_from_slice(b"\r\n");
+}
+
+/// `Connection`, and the fields that it names.
+fn connection(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
+    let options: &[u8] = match (request.upgrade, request.takes_trailers, hop.closes) {
+        (None, false, false) => return,
+        (None, false, true) => b"close",
+        (None, true, false) => b"TE",
+        (None, true, true) => b"close, TE",
+        (Some(_), false, _) => b"Upgrade",
+        (Some(_), true, _) => b"Upgrade, TE",
+    };
+    line(out, b"Connection", options);
+    if request.takes_trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    if let Some(protocols) = request.upgrade {
+        line(out, b"Upgrade", protocols);
+    }
 }
 
 /// Whether a field of the client's goes on unchanged.
@@ -375,6 +385,7 @@ mod tests {
         pseudonym: "tinylb-x",
         request_id: b"id",
         forwarded: false,
+        closes: false,
     };
 
     fn rendered(head: &str, hop: &Hop<'_>) -> String {
@@ -412,6 +423,22 @@ mod tests {
              X-Forwarded-For: a, b, c, 127.0.0.1\r\nX-Forwarded-Host: h\r\nX-Request-Id: id\r\n\
              Forwarded: for=a, for=127.0.0.1;host=\"h\";proto=http\r\nVia: 1.0 tinylb-x\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_connection_for_one_request_closes_unless_it_becomes_something_else() {
+        for (fields, expected) in [
+            ("", "Connection: close\r\n\r\n"),
+            ("TE: trailers\r\nConnection: TE\r\n", "Connection: close, TE\r\nTE: trailers\r\n\r\n"),
+            (
+                "Upgrade: echo\r\nConnection: Upgrade\r\n",
+                "Connection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            ),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+            let out = rendered(&head, &Hop { closes: true, ..HOP });
+            assert!(out.ends_with(&format!("Via: 1.1 tinylb-x\r\n{expected}")), "{out}");
+        }
     }
 
     #[test]

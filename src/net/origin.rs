@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{RecvFlags, getpeername, getsockname, recv};
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::listen::Accepted;
-use crate::http::proxy_protocol::{Header, MAX_HEADER, decode};
+use super::stream::Stream;
+use crate::config::ProxyVersion;
+use crate::http::proxy_protocol::{Header, MAX_HEADER, decode, write_v1, write_v2};
 
 /// Whose connection one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,23 @@ pub async fn take_header(accepted: Accepted) -> io::Result<Option<Accepted>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Begins `stream` with a header that says what `header` does.
+///
+/// # Errors
+/// What the stream says.
+pub async fn write_header(
+    stream: &mut Stream,
+    version: ProxyVersion,
+    header: &Header<'_>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    match version {
+        ProxyVersion::V1 => write_v1(&mut bytes, header),
+        ProxyVersion::V2 => write_v2(&mut bytes, header),
+    }
+    stream.write_all(&bytes).await
 }
 
 /// What is at the front of a connection.

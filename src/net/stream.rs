@@ -197,6 +197,16 @@ impl Tls {
 }
 
 impl ReadHalf<'_> {
+    /// Does something with the socket below; `None` for a stream of HTTP/2, which has none of its own.
+    pub fn with_socket<T>(&self, f: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        match self {
+            Self::Tcp(half) => Some(f(half.as_ref().as_fd())),
+            Self::Unix(half) => Some(f(half.as_ref().as_fd())),
+            Self::Tls(stream) => stream.0.borrow().get_ref().0.with_socket(f),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// How the end of a body is known that is `announced` so.
     pub fn framing(&self, announced: Framing) -> Framing {
         match self {

@@ -67,6 +67,13 @@ impl Facts {
         Self { worker, listener, peer, origin, is_trusted, tls: None, _place: place }
     }
 
+    /// Takes note of whose connection it is by its own addresses, unless a header has said so.
+    pub(super) fn know_origin(&self, origin: Option<Origin>) {
+        if let Some(origin) = origin {
+            self.origin.get_or_init(|| Box::new(origin));
+        }
+    }
+
     /// Whether the client came by TLS: to us, or to a proxy that says so in its PROXY protocol header.
     pub(super) fn came_by_tls(&self) -> bool {
         self.tls.is_some() || self.origin.get().is_some_and(|origin| origin.was_tls)

@@ -56,6 +56,10 @@ impl<'a> Forward<'a> {
 
     /// A kept connection to the endpoint, or a new stream on one, at the time `now`.
     pub(super) fn kept(&self, endpoint: &Endpoint, now: Instant) -> Option<Line> {
+        // Who a connection was introduced for is the only one that it can be for.
+        if self.upstream.config.proxy_protocol.is_some() {
+            return None;
+        }
         if self.may_share(endpoint) {
             let stream = self.worker.http2.borrow_mut().take(endpoint, now);
             if let Some((connection, idle_for)) = stream {
@@ -145,10 +149,11 @@ impl<'a> Forward<'a> {
     async fn agree(
         &self,
         endpoint: &Endpoint,
-        stream: Stream,
+        mut stream: Stream,
         place: (Address, Place),
     ) -> Result<Line, Error> {
         let limit = self.upstream.config.timeouts.connect;
+        self.introduce(&mut stream).await?;
         let (stream, is_http2) = match &endpoint.protocol {
             Protocol::Http1 => (stream, false),
             Protocol::Http2 => (stream, true),

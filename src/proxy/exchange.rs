@@ -31,6 +31,7 @@ use crate::http::hex::hex;
 use crate::http::path;
 use crate::http::request::{Method, Request, Target};
 use crate::net::deadline::Elapsed;
+use crate::net::origin::Origin;
 use crate::stats::RetryReasons;
 use crate::upstream::Upstream;
 
@@ -180,6 +181,9 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         let found = find(facts, &snapshot, &request);
         let result = match &found {
             Ok((route, upstream)) => {
+                if upstream.config.proxy_protocol.is_some() {
+                    facts.know_origin(side.source.io.with_socket(Origin::of).flatten());
+                }
                 let forward = Forward {
                     worker,
                     listener,

@@ -275,6 +275,10 @@ impl<'a> Forward<'a> {
         if let (Some(keep), true) = (keep, is_whole) {
             let mut pool = self.worker.pool.borrow_mut();
             pool.put(picked.endpoint, connection, ended, keep);
+        } else if self.upstream.config.proxy_protocol.is_some() {
+            // Whoever ends a connection first keeps its port for a minute, and there is one for each
+            // request: what is over for both sides can be reset just as well.
+            connection.stream.reset_on_close();
         }
         Ok(match persistence {
             // The client may not know that we will read no more.

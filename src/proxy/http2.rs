@@ -23,6 +23,7 @@ use crate::net::http2::{
     CONNECTION_WINDOW, Http2Stream, MAX_HEADER_LIST, SEND_BUFFER, SMALL_DATA_BUDGET, STREAM_WINDOW,
 };
 use crate::net::metered::{Metered, Traffic};
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 
 /// Streams that a client may have open at once: what browsers and gRPC clients ask for, and a bound on
@@ -48,6 +49,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 /// Serves a connection that turned out to speak HTTP/2, to its end.
 pub(super) async fn serve(client: Box<Client>) {
     let Client { facts, stream, ahead, mut deadline, .. } = *client;
+    // Its streams have no socket that could be asked.
+    facts.know_origin(stream.with_socket(Origin::of).flatten());
     let traffic = Rc::new(Traffic::new(Instant::now()));
     let io = Metered::new(stream, ahead, Rc::clone(&traffic));
     let handshake = Builder::new()

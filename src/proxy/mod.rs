@@ -1,7 +1,7 @@
 //! The life of a request, on one worker.
 //!
 //! [`connection`] waits for requests of a `client`, `exchange` reads one and sees it through,
-//! `forward` picks an endpoint, as `affinity` or the policy has it, `connect`s, and runs `send` and
+//! `forward` picks an endpoint, as `affinity` or the policy has it, `connect`s (and `introduce`s), and runs `send` and
 //! `receive` at once; `patience` says how long an answer is waited for, `retry` whether a try that failed
 //! is followed by another (`tries` are those so far), and `hedge` asks two endpoints at a time. `body` moves payload, `tunnel` moves what is no longer HTTP, `reply`
 //! answers in our own name, [`access_log`] tells of it. `progress` is what an exchange works with,
@@ -21,6 +21,7 @@ mod forward;
 mod handshake;
 mod hedge;
 mod http2;
+mod introduce;
 mod patience;
 mod progress;
 mod receive;

@@ -299,7 +299,9 @@ impl Forward<'_> {
 
     /// For how long the connection that `response` came on may be kept, if at all.
     fn keep(&self, response: &Response<'_>) -> Option<Duration> {
-        response.is_persistent.then(|| {
+        // One that was introduced as a client's is of no use to another.
+        let may_be_kept = response.is_persistent && self.upstream.config.proxy_protocol.is_none();
+        may_be_kept.then(|| {
             let idle = self.upstream.config.timeouts.idle;
             let told = response.keep_alive_timeout();
             told.map_or(idle, |told| told.mul_f64(KEEP_ALIVE_MARGIN).min(idle))

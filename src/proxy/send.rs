@@ -35,6 +35,7 @@ impl Forward<'_> {
             pseudonym: &self.worker.shared.pseudonym,
             request_id: self.request_id,
             forwarded: self.upstream.config.forwarded,
+            closes: self.upstream.config.proxy_protocol.is_some(),
         };
         output.clear();
         rewrite::request(output, self.request, &hop);

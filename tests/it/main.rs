@@ -60,6 +60,7 @@ mod policies;
 mod policies_by_time;
 mod priorities;
 mod proxy_protocol;
+mod proxy_protocol_out;
 mod queue;
 mod queue_recovery;
 mod real;

@@ -4,14 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use humantime::format_duration;
-use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Failure, Fault, in_words};
 use crate::config::ProxyVersion;
 use crate::error::{Error, Kind};
-use crate::http::proxy_protocol::{Client, Header, write_v1, write_v2};
+use crate::http::proxy_protocol::{Client, Header};
 use crate::net::dial::{Address, dial_any};
+use crate::net::origin::write_header;
 use crate::net::stream::Stream;
 use crate::net::tls::client;
 use crate::upstream::endpoint::Protocol;
@@ -50,12 +50,12 @@ pub(super) async fn dial(
 
 /// Says on `stream` that we speak for ourselves, to an endpoint that expects a PROXY header.
 pub(super) async fn introduce(stream: &mut Stream, version: ProxyVersion) -> Result<(), Fault> {
-    let mut header = Vec::new();
-    match version {
-        ProxyVersion::V1 => write_v1(&mut header, &own_addresses(stream)),
-        ProxyVersion::V2 => write_v2(&mut header, &Header::Local),
-    }
-    stream.write_all(&header).await.map_err(|error| Fault::Found(in_words(&error)))
+    let header = match version {
+        ProxyVersion::V1 => own_addresses(stream),
+        ProxyVersion::V2 => Header::Local,
+    };
+    let written = write_header(stream, version, &header).await;
+    written.map_err(|error| Fault::Found(in_words(&error)))
 }
 
 /// Version 1 has no word for whoever speaks for itself, and not everybody takes its "unknown".

@@ -25,7 +25,7 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::{EXPIRY_NOTICE, Presented};
 pub use error::{Content, Fault, FileKey, Problem, TlsError};
 pub use session::Session;
-pub use subject::MAX_SUBJECT;
+pub use subject::{MAX_SUBJECT, common_name};
 
 /// HTTP/2 in ALPN (RFC 9113 3.1).
 pub const ALPN_HTTP2: &[u8] = b"h2";

@@ -21,6 +21,9 @@ pub struct Session {
     pub version: TlsVersion,
     /// Whether an earlier session was taken up again.
     pub resumed: bool,
+    /// Whether the client has a certificate, which was verified: in this handshake, or in the one that
+    /// began the session.
+    pub has_certificate: bool,
     /// The subject of the client's certificate, which was verified, as RFC 4514 writes it: visible
     /// ASCII and spaces, [`MAX_SUBJECT`](super::MAX_SUBJECT) bytes at most. `None` where it has no
     /// certificate, none with a subject, or one that is longer.
@@ -42,6 +45,7 @@ impl Session {
                 _ => TlsVersion::Tls12,
             },
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            has_certificate: client.is_some(),
             subject: client.and_then(|der| subject(der)),
             presented: Arc::clone(terms.certificates.select(server_name)),
         }

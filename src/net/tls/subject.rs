@@ -38,6 +38,48 @@ pub(super) fn subject(der: &[u8]) -> Option<Box<str>> {
     text_of(certificate.subject())
 }
 
+/// The common name in a subject as it is written here; `None` where there is none, or more than one, of
+/// which nobody knows who is meant.
+pub fn common_name(subject: &str) -> Option<Cow<'_, [u8]>> {
+    let mut names = attributes(subject).filter_map(|attribute| attribute.strip_prefix("CN="));
+    let name = names.next().filter(|_| names.next().is_none())?;
+    // What is not text.
+    if name.starts_with('#') {
+        return None;
+    }
+    if !name.contains('\\') {
+        return Some(Cow::Borrowed(name.as_bytes()));
+    }
+    let (mut unescaped, mut rest) = (Vec::with_capacity(name.len()), name.as_bytes());
+    while let [byte, behind @ ..] = rest {
+        let (byte, behind) = match (byte, behind) {
+            (b'\\', [high, low, behind @ ..]) if high.is_ascii_hexdigit() => {
+                (digit(*high) << 4 | digit(*low), behind)
+            }
+            (b'\\', [byte, behind @ ..]) => (*byte, behind),
+            _ => (*byte, behind),
+        };
+        unescaped.push(byte);
+        rest = behind;
+    }
+    Some(Cow::Owned(unescaped))
+}
+
+/// The attributes of a subject: a comma or a plus that is part of a value is escaped.
+fn attributes(subject: &str) -> impl Iterator<Item = &str> {
+    let mut is_escaped = false;
+    subject.split(move |c| {
+        let is_end = !is_escaped && matches!(c, ',' | '+');
+        is_escaped = !is_escaped && c == '\\';
+        is_end
+    })
+}
+
+/// What a hexadecimal digit stands for.
+fn digit(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok()).unwrap_or_default()
+}
+
 fn text_of(subject: &X509Name<'_>) -> Option<Box<str>> {
     let mut text = String::new();
     // The last comes first (RFC 4514 2.1).
@@ -192,7 +234,38 @@ mod tests {
         assert_eq!(long(MAX_SUBJECT - 2), None);
     }
 
+    #[test]
+    fn the_common_name_is_the_only_one() {
+        for (subject, expected) in [
+            ("CN=alice", Some("alice")),
+            ("O=o,CN=alice", Some("alice")),
+            ("O=a\\,CN=mallory,CN=alice", Some("alice")),
+            ("O=a\\\\,CN=alice", Some("alice")),
+            ("O=o+CN=alice,C=c", Some("alice")),
+            ("CN=Ours\\, Inc.\\+\\\\", Some("Ours, Inc.+\\")),
+            ("CN=Lu\\C4\\8Di\\C4\\87", Some("Lučić")),
+            ("CN=\\#a", Some("#a")),
+            ("CN=", Some("")),
+            ("CN=#020105", None),
+            ("CN=a,CN=b", None),
+            ("O=CN", None),
+            ("XCN=a", None),
+            ("", None),
+        ] {
+            let name = common_name(subject).map(|name| String::from_utf8(name.into()).unwrap());
+            assert_eq!(name.as_deref(), expected, "{subject}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_common_name_is_found_as_it_is(name in ".{0,40}", other in ".{0,20}") {
+            let names = [vec![attribute(O, UTF8, other.as_bytes())], vec![attribute(CN, UTF8, name.as_bytes())]];
+            let text = text(&names).unwrap();
+            let found = common_name(&text);
+            prop_assert_eq!(found.as_deref(), Some(name.as_bytes()));
+        }
+
         /// Whatever is in it, it can stand in a field, and nothing in one value looks like another.
         #[test]
         fn any_value_is_one_value(value in ".{0,40}") {

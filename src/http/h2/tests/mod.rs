@@ -68,6 +68,7 @@ const HOP: Hop<'static> = Hop {
     pseudonym: "tinylb-x",
     request_id: b"id",
     forwarded: false,
+    closes: false,
 };
 
 /// What an endpoint gets of `text`.
