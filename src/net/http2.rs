@@ -313,6 +313,10 @@ impl Receiving {
             ready!(self.poll_head(cx))?;
         }
         if !self.head.is_empty() {
+            // One that announces no body is whole already for whoever reads it as text.
+            while self.left == Some(0) && !self.is_over {
+                ready!(self.poll_body(cx))?;
+            }
             return Poll::Ready(Ok(()));
         }
         while !self.is_over && (self.payload.is_empty() || self.left == Some(0)) {

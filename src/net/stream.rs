@@ -108,7 +108,7 @@ impl Stream {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_plaintext(cx),
-            Self::Http2(_) => Poll::Ready(Ok(())),
+            Self::Http2(stream) => stream.poll_readable(cx),
         }
     }
 

@@ -71,7 +71,11 @@ async fn within<T>(
         Some(limit) => deadline.within(limit, future).await.map_err(|_| Fault::TimedOut)?,
         None => future.await,
     };
-    done.map_err(|_| Fault::Closed)
+    done.map_err(|error| match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        // What HTTP/2 cannot carry, or may not.
+        Some(error) => Fault::Refused(*error),
+        None => Fault::Closed,
+    })
 }
 
 /// A body as it arrives.

@@ -253,7 +253,10 @@ impl Life {
         tokio::task::spawn_local(async move {
             match error {
                 Some(error) => Box::pin(exchange::refuse(&mut client, error)).await,
-                None => drop(Box::pin(exchange::serve(&mut client)).await),
+                None if client.request_begins().await => {
+                    let _ = Box::pin(exchange::serve(&mut client)).await;
+                }
+                None => {}
             }
             drop(client);
             drop(open);

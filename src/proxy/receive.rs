@@ -344,6 +344,7 @@ impl Forward<'_> {
                 Broken::Sink(Fault::TimedOut) => {
                     Error::new(Kind::ClientClosed, "the client stopped reading")
                 }
+                Broken::Sink(Fault::Refused(error)) => error,
                 Broken::Sink(_) => Error::CLIENT_CLOSED,
             })?;
         // What comes behind the end belongs to no request of ours.

@@ -6,10 +6,12 @@ mod client;
 pub mod echo;
 mod gate;
 mod held;
+pub mod http2;
 mod message;
 mod process;
 pub mod program;
 pub mod python;
+pub mod streams;
 mod told;
 mod wire;
 
