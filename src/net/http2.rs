@@ -292,10 +292,13 @@ impl Http2Stream {
 
 impl Drop for Http2Stream {
     fn drop(&mut self) {
-        // What has begun must not look as if the client had cancelled it itself.
-        if let Sending::Body { stream, is_response: true, is_over: false } = self.sending.get_mut()
-        {
-            stream.send_reset(Reason::INTERNAL_ERROR);
+        // What is not whole must not look as if the client had cancelled it itself.
+        match self.sending.get_mut() {
+            Sending::Response { respond, .. } => respond.send_reset(Reason::INTERNAL_ERROR),
+            Sending::Body { stream, is_response: true, is_over: false } => {
+                stream.send_reset(Reason::INTERNAL_ERROR);
+            }
+            Sending::Request(..) | Sending::Body { .. } | Sending::Failed => {}
         }
     }
 }

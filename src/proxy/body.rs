@@ -51,13 +51,15 @@ pub(super) struct Waits<'d> {
     pub read: Option<Duration>,
     /// Whether a source that owes nothing at the moment may be quiet for as long as it likes.
     pub may_pause: bool,
+    /// Whether all is over once the source's peer has gone for good, whatever it has sent before.
+    pub needs_source: bool,
     pub write: Duration,
 }
 
 impl<'d> Waits<'d> {
     /// For something of ours, which comes from nowhere.
     pub(super) fn to_write(deadline: &'d mut Deadline, write: Duration) -> Self {
-        Self { deadline, read: None, may_pause: false, write }
+        Self { deadline, read: None, may_pause: false, needs_source: false, write }
     }
 }
 
@@ -297,12 +299,12 @@ pub(super) async fn relay(
                 source.passing = consume;
                 let data = source.buffer.filled().get(..payload).unwrap_or_default();
                 passing(data).map_err(refused)?;
-                sink.data(data, waits).await.map_err(Broken::Sink)?;
+                unless_gone(source.io, waits.needs_source, sink.data(data, waits)).await?;
                 source.passed();
             }
             Step::More => {
                 let filled = if sink.hold == 0 {
-                    sink.flush(waits).await.map_err(Broken::Sink)?;
+                    unless_gone(source.io, waits.needs_source, sink.flush(waits)).await?;
                     source.fill(worker, waits).await
                 } else {
                     let filled = source.fill(worker, waits);
@@ -332,6 +334,19 @@ pub(super) async fn relay(
                 return sink.flush(waits).await.map_err(Broken::Sink);
             }
         }
+    }
+}
+
+/// Writes; where it `matters`, only as long as the peer that it comes from has not gone.
+async fn unless_gone(
+    from: &ReadHalf<'_>,
+    matters: bool,
+    write: impl Future<Output = Result<(), Fault>>,
+) -> Result<(), Broken> {
+    tokio::select! {
+        biased;
+        written = write => written.map_err(Broken::Sink),
+        () = from.gone(), if matters => Err(Broken::Source(Fault::Closed)),
     }
 }
 

@@ -330,6 +330,7 @@ impl Forward<'_> {
             deadline,
             read: Some(self.upstream.config.timeouts.body),
             may_pause: true,
+            needs_source: false,
             write: self.listener.config.timeouts.body,
         };
         let sent = &progress.bytes.1;

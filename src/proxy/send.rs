@@ -62,6 +62,7 @@ impl Forward<'_> {
             read: Some(self.listener.config.timeouts.body),
             // Who streams messages sends them when there are any.
             may_pause: self.is_grpc,
+            needs_source: true,
             write: self.upstream.config.timeouts.body,
         };
         match self.send_body(source, &mut sink, &mut waits).await {

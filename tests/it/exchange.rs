@@ -2,8 +2,9 @@
 //! responses, and clients that leave.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
-use crate::support::{Backend, End, Framing, PATIENCE, Tinylb, ok};
+use crate::support::{Backend, End, Framing, Gate, PATIENCE, Tinylb, ok};
 
 /// A backend that answers with the target it was asked for.
 fn echoing() -> Backend {
@@ -316,4 +317,27 @@ fn a_client_that_resets_ends_the_exchange_and_is_logged_as_499() {
     let line: serde_json::Value =
         serde_json::from_str(&tinylb.wait_for_access("/left")).expect("a line of JSON");
     assert_eq!(line["status"], 499, "{line}");
+}
+
+/// The same in mid-body, of which the backend takes no more.
+#[test]
+fn a_client_that_resets_a_stuck_upload_is_noticed() {
+    let gate = Gate::new();
+    let backend = Backend::narrow({
+        let gate = gate.clone();
+        move |mut conn| {
+            conn.head();
+            gate.pass();
+            conn.drain();
+        }
+    });
+    let tinylb = Tinylb::start(&[backend.url()], &["--access-log", "json"]);
+    let mut client = tinylb.connect();
+    client.send("POST /stuck HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n");
+    client.wire().stream().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    while client.try_send([0; 16 * 1024]).is_ok() {}
+    client.reset();
+    assert_eq!(tinylb.told("/stuck")["status"], 499);
+    gate.open();
+    backend.end_of(0);
 }

@@ -47,6 +47,7 @@ mod http2;
 mod http2_answers;
 mod http2_bodies;
 mod http2_endpoints;
+mod http2_faults;
 mod http2_floods;
 mod http2_smuggling;
 mod http2_tunnels;
