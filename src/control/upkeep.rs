@@ -63,7 +63,7 @@ impl Upkeep {
             if let Tls::Server(server) = tls
                 && let Some(sha256) = server.fingerprint()
             {
-                tracing::info!(sha256, "{owner} has a certificate of its own making");
+                tracing::info!(sha256, "{owner} has a self-signed certificate, made for this run");
             }
         }
         warn(&each);
