@@ -1,6 +1,5 @@
 //! One request and its answer: read, understood, routed, forwarded or answered here, and told of.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,27 +12,24 @@ use tokio::time::{Instant, sleep};
 
 use super::access_log::Record;
 use super::affinity::Affinity;
+use super::answer::{Answer, Found, Here, find};
 use super::body::{Sink, Source, Waits};
 use super::client::{Client, Facts, Next};
 use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
-use super::send::TOO_LARGE;
-use super::snapshot::{Route, Snapshot};
 use super::tries::Tries;
 use super::worker::{Scratch, Worker};
-use crate::error::{Error, Fault as Blame, Kind};
+use crate::error::{Error, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::grpc;
 use crate::http::h2;
 use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::hex::hex;
-use crate::http::path;
-use crate::http::request::{Method, Request, Target};
+use crate::http::request::Request;
 use crate::net::deadline::Elapsed;
 use crate::net::origin::Origin;
 use crate::stats::RetryReasons;
-use crate::upstream::Upstream;
 
 /// Serves the requests that have arrived, until there is nothing left to read or the connection is
 /// over.
@@ -115,25 +111,6 @@ async fn read_head(client: &mut Client, input: &mut Buffer) -> Result<Read, Erro
                 return Err(Error::new(Kind::RequestTimeout, "the head did not end in time"));
             }
         }
-    }
-}
-
-/// Where a request goes.
-type Found<'s> = (&'s Route, &'s Upstream);
-
-/// Why a request is answered here.
-enum Here {
-    /// It failed.
-    Failed(Error),
-    /// It may go no further (OPTIONS with `Max-Forwards: 0`).
-    Options,
-    /// It is to come again by HTTPS, to this port.
-    Redirect(u16),
-}
-
-impl From<Error> for Here {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
     }
 }
 
@@ -305,111 +282,6 @@ async fn in_time<T>(
 
 const CALL_LATE: Error =
     Error::new(Kind::ResponseTimeout, "the call did not end in the time that its caller gave it");
-
-/// Where the request goes, unless it is to be answered here.
-fn find<'s>(
-    facts: &Facts,
-    snapshot: &'s Snapshot,
-    request: &Request<'_>,
-) -> Result<Found<'s>, Here> {
-    let Facts { worker, listener, .. } = facts;
-    if let (Some(port), Some(_)) = (listener.config.redirect_https, request.authority) {
-        return Err(Here::Redirect(port));
-    }
-    if facts.is_misdirected(request.host()) {
-        let detail = "the connection's certificate is not for this host";
-        return Err(Error::new(Kind::Misdirected, detail).into());
-    }
-    if request.has_passed(&worker.shared.pseudonym) {
-        let detail = "the request has passed through here before";
-        return Err(Error::new(Kind::LoopDetected, detail).into());
-    }
-    if let (Framing::Length(length), Some(limit)) = (request.framing, listener.config.max_body)
-        && length > limit
-    {
-        return Err(TOO_LARGE.into());
-    }
-    if request.max_forwards == Some(0) {
-        return Err(Here::Options);
-    }
-    let path = match request.target {
-        Target::Path(path, _) => path::resolve(path)?,
-        Target::Asterisk => Cow::Borrowed(&b"/"[..]),
-    };
-    let route = snapshot.route(request.host(), &path);
-    let found = route.and_then(|route| Some((route, &**snapshot.upstreams.get(route.upstream)?)));
-    found.ok_or(Error::new(Kind::NoRoute, "no route for this host and path").into())
-}
-
-/// An answer of ours to a request that was understood.
-struct Answer<'a> {
-    worker: &'a Worker,
-    request: &'a Request<'a>,
-    id: &'a [u8],
-    hsts: Option<Duration>,
-    is_grpc: bool,
-}
-
-impl Answer<'_> {
-    /// Sends the answer; returns what becomes of the connection, and the error for the log.
-    async fn send(
-        &self,
-        here: Here,
-        progress: &Progress,
-        client: &mut ClientSide<'_, '_>,
-        output: &mut Vec<u8>,
-        write: Duration,
-    ) -> (Next, Option<Error>) {
-        let error = match here {
-            Here::Failed(error) => Some(error),
-            Here::Options | Here::Redirect(_) => None,
-        };
-        let next = self.next(error, client.source.is_over());
-        let shape = Shape {
-            has_body: self.request.method != Method::Head,
-            hsts: self.hsts,
-            is_grpc: self.is_grpc,
-            connection: match (next, self.request.version) {
-                (Next::Idle, Version::Http11 | Version::Http2) => None,
-                (Next::Idle, Version::Http10) => Some("keep-alive"),
-                _ => Some("close"),
-            },
-        };
-        output.clear();
-        progress.status.set(match here {
-            Here::Failed(error) => {
-                let before = progress.upstream_status.borrow();
-                reply::error(output, self.worker, error, &before, Some(self.id), shape);
-                error.kind.status()
-            }
-            Here::Options => reply::options(output, self.worker, shape),
-            Here::Redirect(port) => {
-                reply::redirect(output, self.worker, self.request, port, self.id, shape)
-            }
-        });
-        let begun = &progress.begun;
-        let mut sink = Sink::new(client.writer, output, Framing::Empty, begun);
-        let mut waits = Waits::to_write(client.deadline, write);
-        let written = sink.finish(&mut waits).await;
-        (if written.is_ok() { next } else { Next::Close }, error)
-    }
-
-    /// What becomes of the connection: it stays unless the request was at fault, its body is still
-    /// on its way, or either side wants an end.
-    fn next(&self, error: Option<Error>, body_is_over: bool) -> Next {
-        let is_fault = error.is_some_and(|error| {
-            error.kind.fault() == Blame::Client
-                && !matches!(error.kind, Kind::NoRoute | Kind::LoopDetected)
-        });
-        if is_fault || !body_is_over || self.worker.draining.get().is_some() {
-            Next::Linger
-        } else if self.request.is_persistent() {
-            Next::Idle
-        } else {
-            Next::Close
-        }
-    }
-}
 
 /// Answers a request that is turned away before it could be read.
 pub(super) async fn refuse(client: &mut Client, error: Error) {
