@@ -4,6 +4,7 @@
 //! which installs all of them, shows the count.
 
 mod curl;
+mod grpc;
 mod hyper;
 mod mutual_tls;
 mod nghttp2;
@@ -34,13 +35,18 @@ fn echo() -> Backend {
     })
 }
 
-/// A balancer for `https://a.test` before `endpoint`, and who has given it its certificate. `keys` are further keys of
-/// its `tls`.
+/// A balancer for `https://a.test` before `endpoint`, and who has given it its certificate. `keys` are
+/// further keys of its `tls`.
 fn secure(endpoint: &str, keys: &str) -> (Authority, Tinylb) {
+    secure_with(endpoint, keys, "")
+}
+
+/// The same with further lines of its upstream.
+fn secure_with(endpoint: &str, keys: &str, upstream: &str) -> (Authority, Tinylb) {
     let authority = Authority::new("Test Authority");
     let pair = authority.server("server", &["a.test", "b.test"]);
     let tls = format!("tls = {{ {}, {keys} }}", pair.keys());
-    let tinylb = Tinylb::run(&config(&[endpoint.to_owned()], &tls, ""));
+    let tinylb = Tinylb::run(&config(&[endpoint.to_owned()], &tls, upstream));
     (authority, tinylb)
 }
 
