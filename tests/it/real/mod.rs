@@ -9,6 +9,8 @@ mod hyper;
 mod mutual_tls;
 mod nghttp2;
 mod openssl;
+mod tonic;
+mod tonic_server;
 mod websockets;
 
 use std::net::SocketAddr;
