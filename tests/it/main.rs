@@ -66,6 +66,7 @@ mod policies_by_time;
 mod priorities;
 mod proxy_protocol;
 mod proxy_protocol_out;
+mod proxy_protocol_tls;
 mod queue;
 mod queue_recovery;
 mod real;

@@ -11,6 +11,7 @@ mod nghttp2;
 mod openssl;
 mod tonic;
 mod tonic_server;
+mod proxy_protocol;
 mod websockets;
 
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ pub mod echo;
 mod gate;
 mod held;
 pub mod http2;
+pub mod introduced;
 mod message;
 mod process;
 pub mod program;

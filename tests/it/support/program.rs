@@ -84,7 +84,13 @@ impl Serving {
     /// Starts it; `None` where it is not installed, which is counted.
     #[track_caller]
     pub fn start(program: &str, arguments: &[&str]) -> Option<Self> {
-        let mut child = spawn(program, arguments, Stdio::null())?;
+        Self::start_with(program, arguments, Stdio::null())
+    }
+
+    /// The same with a standard input, which may be a socket that it is to listen on.
+    #[track_caller]
+    pub fn start_with(program: &str, arguments: &[&str], input: Stdio) -> Option<Self> {
+        let mut child = spawn(program, arguments, input)?;
         let output = Lines::collect(child.stdout.take().unwrap());
         let errors = Lines::collect(child.stderr.take().unwrap());
         Some(Self { child, output, errors })
