@@ -121,15 +121,16 @@ impl Sharing {
         }
     }
 
-    /// Answers a client that has too many connections, as far as that costs nothing much.
+    /// Answers a client that has too many connections, as far as that costs nothing much. One that
+    /// speaks TLS could not read it.
     fn refuse(&self, accepted: Accepted) {
         self.worker.count_connection_closed();
         self.worker.stats().refused.add(1);
         let client = accepted.client();
         if is_time_to_tell(&self.told_of_refusal) {
-            tracing::warn!(%client, "max_connections_per_client is reached; refused with 429");
+            tracing::warn!(%client, "max_connections_per_client is reached; refused");
         }
-        if Rc::strong_count(&self.refusing) <= MAX_REFUSING {
+        if self.listener.tls.is_none() && Rc::strong_count(&self.refusing) <= MAX_REFUSING {
             let (worker, refusing) = (Rc::clone(&self.worker), Rc::clone(&self.refusing));
             tokio::task::spawn_local(async move {
                 refuse(&worker, accepted).await;

@@ -31,6 +31,19 @@ fn one_connection_too_many_is_answered_with_429() {
     eventually("a place is given back", || (tinylb.connect().get("/").status == 200).then_some(()));
 }
 
+/// It could not read an answer that is not its own TLS.
+#[test]
+fn with_tls_one_connection_too_many_is_closed() {
+    let backend = Backend::named("fine");
+    let tinylb = limited(&backend, "tls = { self_signed = true }");
+    let _clients = [tinylb.connect(), tinylb.connect()];
+    eventually("both are accepted", || {
+        (tinylb.metric("tinylb_worker_connections", &[]) == 2.0).then_some(())
+    });
+    tinylb.connect().assert_closed();
+    assert_eq!(tinylb.metric("tinylb_connections_refused_total", &[]), 1.0);
+}
+
 #[test]
 fn trusted_proxies_have_as_many_as_they_like() {
     let backend = Backend::named("fine");
