@@ -9,9 +9,9 @@ mod hyper;
 mod mutual_tls;
 mod nghttp2;
 mod openssl;
+mod proxy_protocol;
 mod tonic;
 mod tonic_server;
-mod proxy_protocol;
 mod websockets;
 
 use std::net::SocketAddr;
