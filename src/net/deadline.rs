@@ -7,11 +7,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use slab::Slab;
 use tokio::time::{Instant, Sleep};
 
@@ -80,13 +81,13 @@ impl Deadline {
     ///
     /// # Errors
     /// [`Elapsed`], and `future` is dropped.
-    pub async fn within<F: Future>(
+    pub fn within<F: Future>(
         &mut self,
         after: Duration,
         future: F,
-    ) -> Result<F::Output, Elapsed> {
+    ) -> Due<'_, impl FnMut() -> Option<Instant>, F> {
         let mut due = None;
-        self.due(|| Some(*due.get_or_insert_with(|| Instant::now() + after)), future).await
+        self.due(move || Some(*due.get_or_insert_with(|| Instant::now() + after)), future)
     }
 
     /// Waits for `future` until the instant that `due` names, which is asked each time that there
@@ -94,23 +95,12 @@ impl Deadline {
     ///
     /// # Errors
     /// [`Elapsed`], and `future` is dropped.
-    pub async fn due<F: Future>(
+    pub const fn due<D: FnMut() -> Option<Instant>, F: Future>(
         &mut self,
-        mut due: impl FnMut() -> Option<Instant>,
+        due: D,
         future: F,
-    ) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                self.clear();
-                return Poll::Ready(Ok(output));
-            }
-            match due() {
-                Some(at) => self.poll(cx, at).map(Err),
-                None => Poll::Pending,
-            }
-        })
-        .await
+    ) -> Due<'_, D, F> {
+        Due { deadline: self, due, future }
     }
 
     /// Ready once `at` has passed; until then the task is woken in time to ask again.
@@ -150,6 +140,36 @@ impl Deadline {
         match self.wait.and_then(|wait| waits.get_mut(wait)) {
             Some(wait) => wait.due = due,
             None => self.wait = Some(waits.insert(Wait { waker: cx.waker().clone(), due })),
+        }
+    }
+}
+
+pin_project! {
+    /// A wait for a future, at most until it is due.
+    ///
+    /// An async function would hold the future twice, as its argument and where it is pinned, and so
+    /// would each around it: an exchange was twice as large.
+    #[derive(Debug)]
+    pub struct Due<'d, D, F> {
+        deadline: &'d mut Deadline,
+        due: D,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<D: FnMut() -> Option<Instant>, F: Future> Future for Due<'_, D, F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            this.deadline.clear();
+            return Poll::Ready(Ok(output));
+        }
+        match (this.due)() {
+            Some(at) => this.deadline.poll(cx, at).map(Err),
+            None => Poll::Pending,
         }
     }
 }

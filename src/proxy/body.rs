@@ -3,9 +3,11 @@
 
 use std::cell::Cell;
 use std::io::IoSlice;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::worker::{LARGE, SMALL, Worker};
 use crate::error::Error;
@@ -13,7 +15,7 @@ use crate::http::body::{Decoder, Framing, Step};
 use crate::http::buffer::Buffer;
 use crate::http::head::{Head, parse_trailers};
 use crate::http::rewrite;
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Due, Elapsed};
 use crate::net::http2::Http2Stream;
 use crate::net::stream::{ReadHalf, WriteHalf};
 
@@ -63,16 +65,20 @@ impl<'d> Waits<'d> {
     }
 }
 
-/// Waits for `future`, as long as `limit` allows.
-async fn within<T>(
+/// Waits for `future`, as long as `limit` allows; what comes of it is for [`step`].
+fn within<F: Future>(
     deadline: &mut Deadline,
     limit: Option<Duration>,
-    future: impl Future<Output = std::io::Result<T>>,
-) -> Result<T, Fault> {
-    let done = match limit {
-        Some(limit) => deadline.within(limit, future).await.map_err(|_| Fault::TimedOut)?,
-        None => future.await,
-    };
+    future: F,
+) -> Due<'_, impl FnMut() -> Option<Instant>, F> {
+    let mut due = None;
+    let limit = move || limit.map(|limit| *due.get_or_insert_with(|| Instant::now() + limit));
+    deadline.due(limit, future)
+}
+
+/// What a step that was waited for has come to.
+fn step<T>(done: Result<std::io::Result<T>, Elapsed>) -> Result<T, Fault> {
+    let done = done.map_err(|_| Fault::TimedOut)?;
     done.map_err(|error| match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         // What HTTP/2 cannot carry, or may not.
         Some(error) => Fault::Refused(*error),
@@ -122,7 +128,7 @@ impl<'a, 'b> Source<'a, 'b> {
         let room = self.buffer.spare().len();
         let pauses = waits.may_pause && self.buffer.is_empty() && self.decoder.may_pause();
         let limit = waits.read.filter(|_| !pauses);
-        let n = within(waits.deadline, limit, self.io.read(self.buffer.spare())).await?;
+        let n = step(within(waits.deadline, limit, self.io.read(self.buffer.spare())).await)?;
         self.buffer.fill(n);
         if n == room && self.buffer.capacity() < LARGE && self.decoder.at_most() > SMALL as u64 {
             worker.buffers.enlarge(&mut self.buffer);
@@ -219,7 +225,7 @@ impl<'a, 'b> Sink<'a, 'b> {
         end: &[u8],
     ) -> Result<(), Fault> {
         if let WriteHalf::Http2(stream) = *self.io {
-            return Box::pin(self.send_on(stream, waits, payload)).await;
+            return self.send_on(stream, waits, payload).await;
         }
         let Self { io, output, begun, .. } = self;
         let mut slices = [output, payload, end].map(IoSlice::new);
@@ -231,7 +237,7 @@ impl<'a, 'b> Sink<'a, 'b> {
             let write = async {
                 if is_last { io.write(first).await } else { io.write_vectored(rest).await }
             };
-            let n = within(waits.deadline, Some(waits.write), write).await?;
+            let n = step(within(waits.deadline, Some(waits.write), write).await)?;
             if n == 0 {
                 return Err(Fault::Closed);
             }
@@ -239,7 +245,7 @@ impl<'a, 'b> Sink<'a, 'b> {
             IoSlice::advance_slices(&mut rest, n);
         }
         // TLS may have taken more than the socket did.
-        within(waits.deadline, Some(waits.write), io.flush()).await?;
+        step(within(waits.deadline, Some(waits.write), io.flush()).await)?;
         output.clear();
         Ok(())
     }
@@ -258,20 +264,20 @@ impl Sink<'_, '_> {
         let mut waiting = self.output.as_slice();
         if stream.awaits_head() {
             let head = stream.send_head(waiting, ends && payload.is_empty());
-            let length = within(waits.deadline, write, head).await?;
+            let length = step(within(waits.deadline, write, head).await)?;
             self.begun.set(true);
             waiting = waiting.get(length..).unwrap_or_default();
         }
         for (mut part, is_last) in [(waiting, payload.is_empty()), (payload, true)] {
             while !part.is_empty() {
                 let sent = stream.send_data(part, ends && is_last);
-                let n = within(waits.deadline, write, sent).await?;
+                let n = step(within(waits.deadline, write, sent).await)?;
                 self.begun.set(true);
                 part = part.get(n..).unwrap_or_default();
             }
         }
         if std::mem::take(&mut self.is_over) {
-            within(waits.deadline, write, stream.send_end(&self.trailers)).await?;
+            step(within(waits.deadline, write, stream.send_end(&self.trailers)).await)?;
         }
         self.output.clear();
         Ok(())
@@ -299,12 +305,14 @@ pub(super) async fn relay(
                 source.passing = consume;
                 let data = source.buffer.filled().get(..payload).unwrap_or_default();
                 passing(data).map_err(refused)?;
-                unless_gone(source.io, waits.needs_source, sink.data(data, waits)).await?;
+                let needed = waits.needs_source;
+                unless_gone(source.io, needed, pin!(sink.data(data, waits))).await?;
                 source.passed();
             }
             Step::More => {
                 let filled = if sink.hold == 0 {
-                    unless_gone(source.io, waits.needs_source, sink.flush(waits)).await?;
+                    let needed = waits.needs_source;
+                    unless_gone(source.io, needed, pin!(sink.flush(waits))).await?;
                     source.fill(worker, waits).await
                 } else {
                     let filled = source.fill(worker, waits);
@@ -341,7 +349,7 @@ pub(super) async fn relay(
 async fn unless_gone(
     from: &ReadHalf<'_>,
     matters: bool,
-    write: impl Future<Output = Result<(), Fault>>,
+    write: Pin<&mut impl Future<Output = Result<(), Fault>>>,
 ) -> Result<(), Broken> {
     tokio::select! {
         biased;

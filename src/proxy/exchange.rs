@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -178,7 +178,7 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
                     started,
                     early: if has_body { b"" } else { rest },
                 };
-                let running = forward.run(&mut side, drafts);
+                let running = pin!(forward.run(&mut side, drafts));
                 in_time(call_timeout, running).await.map_err(Here::Failed)
             }
             Err(Here::Failed(error)) => Err(Here::Failed(*error)),
@@ -264,10 +264,9 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
 /// Waits for `running`, as long as whoever calls does.
 async fn in_time<T>(
     limit: Option<Duration>,
-    running: impl Future<Output = Result<T, Error>>,
+    mut running: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
     let mut timer = limit.map(|limit| Box::pin(sleep(limit)));
-    let mut running = pin!(running);
     poll_fn(|cx| {
         if let Poll::Ready(done) = running.as_mut().poll(cx) {
             return Poll::Ready(done);
