@@ -148,7 +148,7 @@ impl Http2Stream {
         is_over: bool,
     ) -> Poll<io::Result<()>> {
         let mut sending = self.sending.borrow_mut();
-        let (stream, is_response) = match &mut *sending {
+        let (stream, is_response, is_over) = match &mut *sending {
             Sending::Response { respond, is_connect } => {
                 let (response, _) =
                     translate::response_head(head, *is_connect).map_err(io::Error::other)?;
@@ -160,7 +160,7 @@ impl Http2Stream {
                 let sent = respond.send_response(response, is_over);
                 let stream = sent.map_err(io::Error::other)?;
                 self.traffic.iter().for_each(|traffic| traffic.answered());
-                (stream, true)
+                (stream, true, is_over)
             }
             Sending::Request(sender, scheme) => {
                 ready!(sender.poll_ready(cx)).map_err(io::Error::other)?;
@@ -175,7 +175,7 @@ impl Http2Stream {
                 receiving.answer = Some(answer);
                 receiving.switch = switch;
                 receiving.method = head.split(|b| *b == b' ').next().map(Method::of);
-                (stream, false)
+                (stream, false, is_over)
             }
             Sending::Body { .. } | Sending::Failed => return Poll::Ready(Err(closed())),
         };
@@ -241,6 +241,10 @@ impl Http2Stream {
     /// # Errors
     /// A stream that is over, or trailers that HTTP/2 has no words for.
     pub async fn send_end(&self, trailers: &[u8]) -> io::Result<()> {
+        if self.receiving.borrow().switch.is_some() {
+            // What asks for another protocol has no body, and its stream goes on for that.
+            return Ok(());
+        }
         if trailers.is_empty() || trailers == b"\r\n" {
             return self.send_data(b"", true).await.map(|_| ());
         }

@@ -33,3 +33,34 @@ fn a_certificate_that_nobody_vouches_for_is_a_502() {
     outer.connect().get("/").assert_fault(502, "tls_certificate_error");
     assert_eq!(backend.connections(), 0);
 }
+
+#[test]
+fn a_tunnel_goes_on_in_http_2() {
+    let backend = Backend::new(|mut conn| {
+        let head = conn.head().unwrap();
+        assert_eq!(head.get("upgrade"), Some("websocket"));
+        conn.send(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello",
+        );
+        assert_eq!(conn.wire.take(100_000), [7; 100_000]);
+        conn.send([8; 100_000]);
+        assert_eq!(conn.wire.rest(), b"");
+        conn.send("bye");
+    });
+    let inner = Tinylb::start(&[backend.url()], &[]);
+    let outer = Tinylb::start(&[format!("h2c://{}", inner.address())], &[]);
+    let mut client = outer.connect();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    let response = client.response();
+    assert_eq!(response.status, 101);
+    assert_eq!(response.head.get("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(client.wire().take(5), b"hello");
+    client.send([7; 100_000]);
+    assert_eq!(client.wire().take(100_000), [8; 100_000]);
+    client.half_close();
+    assert_eq!(client.wire().rest(), b"bye");
+}
