@@ -1,6 +1,7 @@
 """A WebSocket client: websocket_client.py URL ADDRESS [CA].
 
-It says all kinds of things to a server that sends them back, over a connection to ADDRESS.
+It says all kinds of things to a server that sends them back, over a connection to ADDRESS, and which
+extensions were agreed on.
 """
 
 import os
@@ -21,8 +22,7 @@ def open_connection(url, address, ca=None):
 
 with open_connection(*sys.argv[1:]) as connection:
     assert connection.subprotocol == "echo", connection.subprotocol
-    extensions = connection.response.headers["Sec-WebSocket-Extensions"]
-    assert extensions.startswith("permessage-deflate"), extensions
+    print(connection.response.headers.get("Sec-WebSocket-Extensions"))
     for message in ["", "hello", "žluťoučký kůň", b"", bytes(range(256)), os.urandom(900_000), "a" * 900_000]:
         connection.send(message)
         assert connection.recv(timeout=30) == message

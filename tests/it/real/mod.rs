@@ -8,6 +8,7 @@ mod grpc;
 mod hyper;
 mod mutual_tls;
 mod nghttp2;
+mod nginx;
 mod openssl;
 mod proxy_protocol;
 mod tonic;

@@ -16,7 +16,7 @@ fn numbers(report: &str, words: &str) -> Vec<u64> {
 
 /// Asserts that all of `count` requests got their 2xx, on connections that nobody had to open anew.
 #[track_caller]
-fn assert_all_served(report: &str, count: u64) {
+pub(super) fn assert_all_served(report: &str, count: u64) {
     // total, started, done, succeeded, failed, errored, timeout
     let requests = numbers(report, "requests:");
     assert_eq!(requests, [count, count, count, count, 0, 0, 0], "{report}");

@@ -104,6 +104,15 @@ impl Serving {
             None => panic!("it says {words:?}"),
         }
     }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Whether it has said `words` among its errors, or does so before it ends.
+    pub fn has_said(&self, words: &str) -> bool {
+        self.errors.wait_for(|line| line.contains(words)).is_some()
+    }
 }
 
 impl Drop for Serving {
