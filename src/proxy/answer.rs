@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::affinity::came_by_tls;
 use super::body::{Sink, Waits};
 use super::client::{Facts, Next};
 use super::progress::{ClientSide, Progress};
@@ -43,7 +44,10 @@ pub(super) fn find<'s>(
     request: &Request<'_>,
 ) -> Result<Found<'s>, Here> {
     let Facts { worker, listener, .. } = facts;
-    if let (Some(port), Some(_)) = (listener.config.redirect_https, request.authority) {
+    if let (Some(port), Some(_)) = (listener.config.redirect_https, request.authority)
+        // In front of a proxy that ends TLS it would go on for ever.
+        && !came_by_tls(request, facts)
+    {
         return Err(Here::Redirect(port));
     }
     if facts.is_misdirected(request.host()) {

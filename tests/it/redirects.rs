@@ -30,6 +30,19 @@ fn every_request_is_sent_to_the_same_place_by_https() {
 }
 
 #[test]
+fn what_came_by_https_to_a_proxy_before_us_is_served() {
+    let backend = Backend::answering(ok("hello"));
+    let get = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for (trusted, status) in [("[\"127.0.0.1\"]", 200), ("[]", 308)] {
+        let listener = format!("redirect_https = true\ntrusted_proxies = {trusted}");
+        let tinylb = Tinylb::run(&config(&[backend.url()], &listener, ""));
+        let mut client = tinylb.connect();
+        client.send(get);
+        assert_eq!(client.response().status, status, "trusted: {trusted}");
+    }
+}
+
+#[test]
 fn browsers_are_told_to_stay_with_https_by_every_answer_that_comes_by_it() {
     let backend = Backend::answering(ok("hello"));
     let listeners = "tls = { self_signed = true, hsts = \"365d\" }\n\
