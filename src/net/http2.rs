@@ -38,6 +38,9 @@ pub const SEND_BUFFER: usize = 64 * 1024;
 /// less their size each: as many as fit in three windows if each frame has the smallest gRPC message.
 pub const SMALL_DATA_BUDGET: usize = 32 * 1024 * 1024;
 
+/// The size of most heads as text.
+pub const USUAL_HEAD: usize = 512;
+
 /// The largest head, decoded (RFC 9113 6.5.2); larger ones than HTTP/1.1 may have are refused by its
 /// parser, which counts differently.
 pub const MAX_HEADER_LIST: u32 = 64 * 1024;
@@ -340,7 +343,7 @@ impl Receiving {
         let method = self.method.unwrap_or(Method::Get);
         // Not asked yet; whoever asks is the same task.
         let Some(answer) = &mut self.answer else { return Poll::Pending };
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(USUAL_HEAD);
         if let Poll::Ready(Some(informational)) = answer.poll_informational(cx) {
             let (parts, ()) = informational.map_err(io::Error::other)?.into_parts();
             translate::response_text(&parts, method, false, None, &mut text)

@@ -21,6 +21,7 @@ use crate::http::h2::{Refusal, request_head};
 use crate::net::deadline::Deadline;
 use crate::net::http2::{
     CONNECTION_WINDOW, Http2Stream, MAX_HEADER_LIST, SEND_BUFFER, SMALL_DATA_BUDGET, STREAM_WINDOW,
+    USUAL_HEAD,
 };
 use crate::net::metered::{Metered, Traffic};
 use crate::net::origin::Origin;
@@ -232,7 +233,7 @@ impl Life {
     fn start(&self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let (parts, body) = request.into_parts();
         let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
-        let mut head = Vec::new();
+        let mut head = Vec::with_capacity(USUAL_HEAD);
         let error = match request_head(&parts, protocol, body.is_end_stream(), &mut head) {
             Ok(()) => None,
             Err(Refusal::Malformed(detail)) => {

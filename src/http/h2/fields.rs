@@ -121,11 +121,14 @@ pub(super) fn map<'a>(
         let colon = memchr(b':', line).ok_or(NOT_RENDERED)?;
         let (name, value) = line.split_at_checked(colon).ok_or(NOT_RENDERED)?;
         let value = value.strip_prefix(b": ").ok_or(NOT_RENDERED)?;
-        if wanted(FieldId::of(name), value) {
+        let id = FieldId::of(name);
+        if wanted(id, value) {
             let name = HeaderName::from_bytes(name).map_err(|_| NOT_RENDERED)?;
             let value = HeaderValue::from_maybe_shared(section.slice_ref(value));
-            let appended = fields.try_append(name, value.map_err(|_| NOT_RENDERED)?);
-            appended.map_err(|_| NOT_RENDERED)?;
+            let mut value = value.map_err(|_| NOT_RENDERED)?;
+            // What is never the same again would only push others out of HPACK's table.
+            value.set_sensitive(id == FieldId::XRequestId);
+            fields.try_append(name, value).map_err(|_| NOT_RENDERED)?;
         }
         at += end + 2;
     }
