@@ -71,6 +71,8 @@ pub enum Kind {
     TlsFailed,
     /// 502: the endpoint's certificate is not to be trusted.
     TlsCertificate,
+    /// 502: the endpoint does not begin HTTP/2, which it is said to speak.
+    Http2Failed,
     /// 502: no way to the endpoint's address.
     Unroutable,
     /// 502: the endpoint closed or reset the connection before its response was whole.
@@ -112,6 +114,7 @@ impl Kind {
             | Self::Unroutable
             | Self::TlsFailed
             | Self::TlsCertificate
+            | Self::Http2Failed
             | Self::ConnectionTerminated
             | Self::Unprocessed
             | Self::ResponseIncomplete
@@ -151,7 +154,7 @@ impl Kind {
             Self::ConnectionTerminated | Self::Unprocessed => "connection_terminated",
             Self::ResponseTimeout => "http_response_timeout",
             Self::ResponseIncomplete => "http_response_incomplete",
-            Self::ResponseMalformed => "http_protocol_error",
+            Self::ResponseMalformed | Self::Http2Failed => "http_protocol_error",
             Self::ResponseHeadTooLarge => "http_response_header_section_size",
             Self::UpgradeFailed => "http_upgrade_failed",
             Self::Internal => "proxy_internal_error",
@@ -167,6 +170,7 @@ impl Kind {
             | Self::Unroutable
             | Self::TlsFailed
             | Self::TlsCertificate
+            | Self::Http2Failed
             | Self::ConnectionTerminated
             | Self::Unprocessed
             | Self::ResponseTimeout
@@ -178,8 +182,8 @@ impl Kind {
         }
     }
 
-    /// Whether nothing can have reached an endpoint, so that any request may be tried elsewhere.
-    pub const fn is_before_sending(self) -> bool {
+    /// Whether it is no connection that could be made, or none on which anything could be asked.
+    pub const fn is_unreachable(self) -> bool {
         matches!(
             self,
             Self::ConnectionRefused
@@ -187,10 +191,15 @@ impl Kind {
                 | Self::Unroutable
                 | Self::TlsFailed
                 | Self::TlsCertificate
-                | Self::Unprocessed
-                | Self::Overloaded
-                | Self::Internal
+                | Self::Http2Failed
         )
+    }
+
+    /// Whether nothing can have reached an endpoint, or it has looked at nothing, so that any request may
+    /// be tried elsewhere.
+    pub const fn is_before_sending(self) -> bool {
+        self.is_unreachable()
+            || matches!(self, Self::Unprocessed | Self::Overloaded | Self::Internal)
     }
 }
 

@@ -76,9 +76,9 @@ impl Pace {
             let (count, mean) = tally.since(past.updated);
             past.updated = tally;
             let gradient =
-                past.gradient.get_or_insert_with(|| Gradient::new(endpoint.max_requests, now));
+                past.gradient.get_or_insert_with(|| Gradient::new(endpoint.max_requests(), now));
             // A reload may have changed it.
-            gradient.set_max(endpoint.max_requests);
+            gradient.set_max(endpoint.max_requests());
             let in_flight = endpoint.state.in_flight();
             let window = Window { count, mean: mean.unwrap_or_default(), in_flight };
             let was_probing = gradient.is_probing();

@@ -9,9 +9,14 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
+use super::check::introduce;
+use crate::config::ProxyVersion;
 use crate::error::{Error, Kind};
-use crate::net::dial::dial_any;
-use crate::upstream::endpoint::{Endpoint, State};
+use crate::net::dial::{Dialled, dial_any};
+use crate::net::tls::client;
+use crate::upstream::Upstream;
+use crate::upstream::endpoint::{Endpoint, Protocol, State};
+use crate::upstream::http2::Begun;
 
 /// Dials at once, over all endpoints: a network that is gone makes each of them take its whole time.
 pub const MAX_REDIALS: usize = 64;
@@ -22,13 +27,13 @@ pub struct Redials {
     /// The endpoints that are being dialled.
     under_way: HashSet<u64>,
     limit: Arc<Semaphore>,
-    sender: UnboundedSender<Dialled>,
-    done: UnboundedReceiver<Dialled>,
+    sender: UnboundedSender<Outcome>,
+    done: UnboundedReceiver<Outcome>,
 }
 
-/// What has come of one.
+/// What has come of one dial.
 #[derive(Debug)]
-struct Dialled {
+struct Outcome {
     state: Arc<State>,
     result: Result<(), Error>,
 }
@@ -42,26 +47,27 @@ impl Default for Redials {
 }
 
 impl Redials {
-    /// Dials `endpoint`, if it is due for that and is not being dialled already, for at most
-    /// `timeout` at each of its addresses.
-    pub fn look_at(&mut self, endpoint: &Endpoint, timeout: Duration, now: Instant) {
+    /// Dials `endpoint` of `upstream`, if it is due for that and is not being dialled already, for as long
+    /// as a request would.
+    pub fn look_at(&mut self, upstream: &Upstream, endpoint: &Endpoint, now: Instant) {
         if !endpoint.state.is_due(now) || !self.under_way.insert(endpoint.state.id) {
             return;
         }
         let (endpoint, sender) = (endpoint.clone(), self.sender.clone());
         let limit = Arc::clone(&self.limit);
+        let (proxy, timeout) = (upstream.config.proxy_protocol, upstream.config.timeouts.connect);
         tokio::task::spawn_local(async move {
             // Never closed.
             let _permit = limit.acquire().await;
-            let result = reach(&endpoint, timeout).await;
+            let result = reach(&endpoint, proxy, timeout).await;
             // Whoever waited for it may have ended.
-            let _ = sender.send(Dialled { state: endpoint.state, result });
+            let _ = sender.send(Outcome { state: endpoint.state, result });
         });
     }
 
     /// Tells the endpoints that were dialled what has come of it.
     pub fn settle(&mut self, now: Instant) {
-        while let Ok(Dialled { state, result }) = self.done.try_recv() {
+        while let Ok(Outcome { state, result }) = self.done.try_recv() {
             self.under_way.remove(&state.id);
             match result {
                 Ok(()) => state.reached(now),
@@ -74,15 +80,41 @@ impl Redials {
     }
 }
 
-/// Connects to one of the endpoint's addresses, and closes the connection.
-async fn reach(endpoint: &Endpoint, timeout: Duration) -> Result<(), Error> {
-    let failures = match dial_any(endpoint.dial_order(), timeout).await {
-        Ok(dialled) => {
-            endpoint.answered(dialled.index);
-            return Ok(());
+const CLOSED: Error =
+    Error::new(Kind::ConnectionRefused, "the endpoint closed the connection at once");
+const LATE: Error = Error::new(Kind::ConnectionTimeout, "the handshake did not end in time");
+
+/// Connects to one of the endpoint's addresses, up to where a request could be sent, and closes the
+/// connection.
+async fn reach(
+    endpoint: &Endpoint,
+    proxy: Option<ProxyVersion>,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let Dialled { index, mut stream, .. } = match dial_any(endpoint.dial_order(), timeout).await {
+        Ok(dialled) => dialled,
+        Err(failures) => {
+            let no_address = Error::new(Kind::Unroutable, "the endpoint has no address");
+            return Err(failures.last().map_or(no_address, Error::connecting));
         }
-        Err(failures) => failures,
     };
-    let no_address = Error::new(Kind::Unroutable, "the endpoint has no address");
-    Err(failures.last().map_or(no_address, Error::connecting))
+    endpoint.answered(index);
+    let begin = async {
+        if let Some(version) = proxy {
+            introduce(&mut stream, version).await.map_err(|_| CLOSED)?;
+        }
+        let (stream, is_http2) = match &endpoint.protocol {
+            Protocol::Http1 => return Ok(()),
+            Protocol::Http2 => (stream, true),
+            Protocol::Tls { tls, http2 } => {
+                let agreed = client::agree(tls, *http2, stream).await;
+                agreed.map_err(|error| client::handshake_fault(&error))?
+            }
+        };
+        match is_http2 {
+            true => Begun::on(stream).await.map(drop),
+            false => Ok(()),
+        }
+    };
+    tokio::time::timeout(timeout, begin).await.map_err(|_| LATE)?
 }

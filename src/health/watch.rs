@@ -40,7 +40,7 @@ impl Watch {
         self.redials.settle(now);
         for upstream in upstreams {
             for endpoint in &upstream.endpoints {
-                self.redials.look_at(endpoint, upstream.config.timeouts.connect, now);
+                self.redials.look_at(upstream, endpoint, now);
             }
             upstream.look_after_panic();
             self.pace.limit(upstream, now);

@@ -20,6 +20,7 @@ use memchr::memmem;
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::metered::Traffic;
+use crate::error::{Error, Kind};
 use crate::http::body::Framing;
 use crate::http::connection::decimal;
 use crate::http::h2 as translate;
@@ -402,15 +403,30 @@ impl Receiving {
     }
 }
 
-/// Whether the peer has not looked at the request at all, so that it may be sent again (RFC 9113 8.7).
-pub fn is_unprocessed(error: &io::Error) -> bool {
-    let refusal = error.get_ref().and_then(|error| error.downcast_ref::<h2::Error>());
-    error.kind() == io::ErrorKind::NotConnected
-        || refusal.is_some_and(|error| {
-            let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-            error.is_remote() && (is_refused || error.is_go_away())
-        })
+/// What it means that no answer could be read from a stream to an endpoint; `None` where all that is known
+/// is that the connection has ended.
+pub fn read_fault(error: &io::Error) -> Option<Error> {
+    if error.kind() == io::ErrorKind::NotConnected {
+        return Some(UNPROCESSED);
+    }
+    let cause = error.get_ref()?;
+    if let Some(fault) = cause.downcast_ref::<Error>() {
+        return Some(*fault);
+    }
+    let cause = cause.downcast_ref::<h2::Error>()?;
+    match (cause.is_remote(), cause.is_reset(), cause.reason()) {
+        // It has not looked at it, and says so (RFC 9113 8.7).
+        (true, true, Some(Reason::REFUSED_STREAM)) => Some(UNPROCESSED),
+        (true, false, Some(_)) if cause.is_go_away() => Some(UNPROCESSED),
+        (true, true, _) => Some(RESET),
+        (false, true, _) => Some(Error::bad_response("malformed HTTP/2")),
+        _ => None,
+    }
 }
+
+const UNPROCESSED: Error =
+    Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
+const RESET: Error = Error::new(Kind::ResponseIncomplete, "the endpoint reset the stream");
 
 fn closed() -> io::Error {
     io::ErrorKind::BrokenPipe.into()

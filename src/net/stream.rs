@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 use tokio::io::{
     AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf,
@@ -14,7 +15,9 @@ use tokio::io::{
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::TlsStream;
 
-use super::http2::Http2Stream;
+use super::http2::{self, Http2Stream};
+use super::tls::client;
+use crate::error::Error;
 use crate::http::body::Framing;
 
 /// A connection that carries exchanges, one at a time.
@@ -134,6 +137,18 @@ impl Stream {
         matches!(peeked, Some(Err(rustix::io::Errno::AGAIN)))
     }
 
+    /// Whether the peer has ended the connection, asking the kernel, which may know it before the end has
+    /// been read.
+    pub fn is_closed_in_the_kernel(&self) -> bool {
+        self.with_socket(|socket| {
+            let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut socket = [PollFd::new(&socket, ended)];
+            let now = Timespec::default();
+            !matches!(rustix::event::poll(&mut socket, Some(&now)), Ok(0))
+        })
+        .unwrap_or(true)
+    }
+
     /// Whether the peer has sent more than was read.
     pub fn has_unread(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -187,6 +202,12 @@ impl Stream {
             let _ = socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
         });
     }
+}
+
+/// What it means that nothing could be read from an endpoint; `None` where all that is known is that the
+/// connection has ended.
+pub fn read_fault(error: &io::Error) -> Option<Error> {
+    http2::read_fault(error).or_else(|| client::refusal(error))
 }
 
 impl Tls {

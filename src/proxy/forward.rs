@@ -20,6 +20,7 @@ use crate::http::buffer::Buffer;
 use crate::http::rewrite::Persistence;
 use crate::net::deadline::Elapsed;
 use crate::stats::RetryReason;
+use crate::upstream::pool::Connected;
 use crate::upstream::{How, NoPick, Picked, Wanted};
 
 impl<'a> Forward<'a> {
@@ -157,18 +158,20 @@ impl<'a> Forward<'a> {
             Some(line) => line,
             None => self.dial(picked).await?,
         };
+        self.tries.renewals.set(0);
         loop {
             let idle_for = line.idle_for;
-            let error = match self.attempt(picked, line, client, drafts).await {
-                Err(Failed { error, again: Again::Anew }) => error,
+            let stale = match self.attempt(picked, line, client, drafts).await {
+                Err(failed) if failed.again == Again::Anew => failed,
                 result => return result,
             };
             // One that was in use a moment ago has not gone stale: that is the endpoint's doing.
-            let failed = Failed { error, again: Again::Sent(RetryReason::StaleConnection) };
-            let is_stale = error.kind == Kind::Unprocessed || idle_for >= SOONEST_STALE;
+            let failed = Failed { again: Again::Sent(RetryReason::StaleConnection), ..stale };
+            let is_stale = failed.error.kind == Kind::Unprocessed || idle_for >= SOONEST_STALE;
             if !is_stale && self.judge(picked, &failed) {
                 return Err(failed);
             }
+            self.tries.renewals.set(self.tries.renewals.get() + 1);
             self.count_retry(RetryReason::StaleConnection);
             line = self.dial(picked).await?;
         }
@@ -177,12 +180,9 @@ impl<'a> Forward<'a> {
     /// Lets a failed try count against its endpoint, where it is the endpoint's fault. Returns
     /// whether the endpoint is left alone from now on because of this.
     pub(super) fn judge(&self, picked: &Picked<'_>, failed: &Failed) -> bool {
-        let error = failed.error;
-        let is_lost = match error.kind {
-            Kind::ConnectionRefused | Kind::ConnectionTimeout | Kind::Unroutable => {
-                picked.unreachable(Instant::now(), error.kind)
-            }
-            kind if kind.fault() != Blame::Endpoint => false,
+        let is_lost = match failed.error.kind {
+            kind if kind.is_unreachable() => picked.unreachable(Instant::now(), kind),
+            kind if kind.fault() != Blame::Endpoint || !failed.is_to_blame => false,
             // It is known to be down already.
             _ if self.tries.given_up.get() == Some(RetryReason::EndpointDown) => false,
             kind => {
@@ -253,12 +253,13 @@ impl<'a> Forward<'a> {
                 if client.source.had_trailers {
                     self.tries.replay.borrow_mut().spoil();
                 }
+                let failed = self.failed(error, &connection, is_kept, written.get());
                 let is_whole = progress.sending.get() == Sending::Whole;
                 if let (Some(keep), true) = (self.tries.keep.take(), is_whole) {
                     let mut pool = self.worker.pool.borrow_mut();
                     pool.put(picked.endpoint, connection, Instant::now(), keep);
                 }
-                return Err(self.failed(error, is_kept, written.get()));
+                return Err(failed);
             }
         };
         let (persistence, keep) = match received {
@@ -306,13 +307,22 @@ impl<'a> Forward<'a> {
         self.tries.given_up.set(None);
         self.tries.is_last.set(false);
         self.tries.stays_until.set(None);
-        // A request that may not be sent twice is kept until it is known to have been sent at all.
-        self.tries.replay.borrow_mut().is_on =
-            line.is_kept || self.may_repeat_ever() || self.may_repeat_calls();
+        // A request that may not be sent twice is kept until it is known to have been sent at all; in
+        // HTTP/2 an endpoint can say that it has not looked at it.
+        self.tries.replay.borrow_mut().is_on = line.is_kept
+            || line.connection.stream.is_http2()
+            || self.may_repeat_ever()
+            || self.may_repeat_calls();
     }
 
-    /// What a try that ended with `error` means.
-    pub(super) fn failed(&self, error: Error, is_kept: bool, was_written: bool) -> Failed {
+    /// What a try on `connection` that ended with `error` means.
+    pub(super) fn failed(
+        &self,
+        error: Error,
+        connection: &Connected,
+        is_kept: bool,
+        was_written: bool,
+    ) -> Failed {
         // Nothing came back on a connection that had been idle: most likely the endpoint closed it
         // at the same moment (RFC 9112 9.3.1).
         let is_stale = match error.kind {
@@ -320,11 +330,13 @@ impl<'a> Forward<'a> {
             Kind::Unprocessed => true,
             _ => false,
         };
-        let again = match is_kept && is_stale && self.is_replayable() {
+        // Those that are left may have gone stale with it, but not for ever.
+        let may_renew = is_kept && self.tries.renewals.get() < MAX_RENEWALS;
+        let again = match may_renew && is_stale && connection.is_over() && self.is_replayable() {
             true => Again::Anew,
             false => self.again(error, was_written),
         };
-        Failed { error, again }
+        Failed { error, again, is_to_blame: connection.is_to_blame() }
     }
 
     /// Moves bytes both ways after a 101, `ahead` of which came behind it.
@@ -350,6 +362,10 @@ impl<'a> Forward<'a> {
         self.progress.bytes.1.set(down);
     }
 }
+
+/// How often a request is sent on another connection to the same endpoint, since the one before was stale:
+/// as often as there are such in HTTP/2.
+const MAX_RENEWALS: u32 = 4;
 
 /// How long a connection has to have been idle at least for its endpoint to have closed it for that:
 /// servers wait for some seconds.

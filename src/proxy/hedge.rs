@@ -12,13 +12,11 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::connect::Line;
 use super::progress::Forward;
-use super::receive::UNPROCESSED;
 use super::retry::{Again, Failed};
 use crate::config::Hedge;
 use crate::error::{Error, Kind};
 use crate::http::body::Framing;
-use crate::net::http2::is_unprocessed;
-use crate::net::stream::{ReadHalf, Stream};
+use crate::net::stream::{ReadHalf, Stream, read_fault};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
 
@@ -69,7 +67,7 @@ impl<'a> Forward<'a> {
             raced = self.race_on(picked, line, head, delay) => raced,
             // A FIN is no reason to stop, as it is none while one endpoint is asked.
             () = client.gone() => {
-                Err(Failed { error: Error::CLIENT_CLOSED, again: Again::Never })
+                Err(Failed::new(Error::CLIENT_CLOSED, Again::Never))
             }
         }
     }
@@ -85,21 +83,23 @@ impl<'a> Forward<'a> {
         let end = asked + self.response_timeout();
         self.tries.asked_first.set(Some(asked));
         if let Err(error) = self.ask(line, head, asked).await {
-            return Err(self.failed(error, line.is_kept, true));
+            return Err(self.failed(error, &line.connection, line.is_kept, true));
         }
         tokio::select! {
             biased;
             first = answer(line) => {
                 head.clear();
-                return first.map_err(|error| self.failed(error, line.is_kept, true));
+                return first.map_err(|error| self.failed(error, &line.connection, line.is_kept, true));
             }
             () = sleep_until(end.min(asked + delay)) => {}
             () = lost(|| picked.is_lost()) => {}
         }
         let second = self.second(picked, line, delay);
         let second = match timeout_at(end, second).await {
-            Ok(second) => second.map_err(|error| self.failed(error, line.is_kept, true))?,
-            Err(_) => return Err(Failed { error: LATE, again: Again::Never }),
+            Ok(second) => {
+                second.map_err(|error| self.failed(error, &line.connection, line.is_kept, true))?
+            }
+            Err(_) => return Err(Failed::new(LATE, Again::Never)),
         };
         head.clear();
         match second {
@@ -147,9 +147,9 @@ impl<'a> Forward<'a> {
         };
         let Some((is_first, answer)) = early else {
             // Whoever made this try judges the other one.
-            self.judge(&other, &Failed { error: LATE, again: Again::Never });
+            self.judge(&other, &Failed::new(LATE, Again::Never));
             self.tries.tried.borrow_mut().push(other.index);
-            return Err(self.failed(LATE, false, true));
+            return Err(self.failed(LATE, &line.connection, false, true));
         };
         if is_first != answer.is_ok() {
             std::mem::swap(picked, &mut other);
@@ -170,7 +170,7 @@ impl<'a> Forward<'a> {
             Err(error) => {
                 // A connection that was kept had most likely been closed at the same moment.
                 if !other_line.is_kept {
-                    self.judge(&other, &Failed { error, again: Again::Never });
+                    self.judge(&other, &Failed::new(error, Again::Never));
                 }
                 self.tries.tried.borrow_mut().push(other.index);
             }
@@ -225,7 +225,7 @@ impl<'a> Forward<'a> {
                     Ok(Some((picked, line)))
                 }
                 Err(error) => {
-                    self.judge(&picked, &Failed { error, again: Again::Never });
+                    self.judge(&picked, &Failed::new(error, Again::Never));
                     Ok(None)
                 }
             },
@@ -268,7 +268,7 @@ async fn answer(line: &mut Line) -> Result<(), Error> {
             buffer.fill(n);
             Ok(())
         }
-        Err(error) if is_unprocessed(&error) => Err(UNPROCESSED),
-        _ => Err(CLOSED),
+        Ok(_) => Err(CLOSED),
+        Err(error) => Err(read_fault(&error).unwrap_or(CLOSED)),
     }
 }

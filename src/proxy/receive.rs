@@ -20,8 +20,7 @@ use crate::http::head::{
 use crate::http::response::{Response, UNASKED_SWITCH};
 use crate::http::rewrite::{self, Ours, Persistence};
 use crate::net::deadline::{Deadline, Elapsed};
-use crate::net::http2::is_unprocessed;
-use crate::net::stream::{ReadHalf, WriteHalf};
+use crate::net::stream::{ReadHalf, WriteHalf, read_fault};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
 
@@ -205,7 +204,7 @@ impl Forward<'_> {
             let read = via.deadline.due(owed, via.from_endpoint.read(buffer.spare()));
             match read.await {
                 Ok(Ok(n)) if n > 0 => buffer.fill(n),
-                Ok(Err(error)) if is_unprocessed(&error) => return Err(UNPROCESSED),
+                Ok(Err(error)) if let Some(fault) = read_fault(&error) => return Err(fault),
                 Ok(_) if is_first && buffer.is_empty() => {
                     let detail = "the endpoint closed the connection without a response";
                     return Err(Error::new(Kind::ConnectionTerminated, detail));
@@ -366,9 +365,6 @@ fn is_event_stream(response: &Response<'_>) -> bool {
 }
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
-
-pub(super) const UNPROCESSED: Error =
-    Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
 
 const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response ended early");
 

@@ -33,6 +33,16 @@ fn pause(round: u32) -> Duration {
 pub(super) struct Failed {
     pub error: Error,
     pub again: Again,
+    /// Whether it counts against the endpoint, where it is its fault at all: that of a connection which many
+    /// shared has been counted.
+    pub is_to_blame: bool,
+}
+
+impl Failed {
+    /// One that counts.
+    pub(super) const fn new(error: Error, again: Again) -> Self {
+        Self { error, again, is_to_blame: true }
+    }
 }
 
 /// Whether a request may be tried once more.
@@ -155,7 +165,7 @@ impl Forward<'_> {
                     return Err(failed.error);
                 }
                 let has_other = self.has_untried();
-                if !has_other && !self.ask_all_anew().await {
+                if !has_other && !self.ask_all_anew(false).await {
                     return Err(failed.error);
                 }
                 self.count_retry(RetryReason::Connect);
@@ -168,7 +178,7 @@ impl Forward<'_> {
                 let now = Instant::now();
                 let is_tried = |index| self.tries.tried.borrow().contains(&index);
                 let has_other = self.upstream.has_another(is_tried, self.may_find_out(), now);
-                if !has_other && !self.ask_all_anew().await {
+                if !has_other && !self.ask_all_anew(true).await {
                     return Err(failed.error);
                 }
                 self.count_retry(reason);
@@ -185,11 +195,12 @@ impl Forward<'_> {
     }
 
     /// Where every endpoint has been tried, each may be tried again after a while; only for a
-    /// request that has been sent, since one that nobody can be reached for fails at once.
-    async fn ask_all_anew(&self) -> bool {
+    /// request that has been sent, since one that nobody can be reached for fails at once. `was_sent` says
+    /// whether the last one has looked at it.
+    async fn ask_all_anew(&self, was_sent: bool) -> bool {
         let round = self.tries.rounds.get();
         if self.progress.attempts.get() == 0
-            || !self.may_repeat(true)
+            || !self.may_repeat(was_sent)
             || round + 1 >= self.upstream.config.retry.attempts
         {
             return false;

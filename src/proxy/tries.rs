@@ -16,6 +16,8 @@ pub(super) struct Tries {
     pub tried: RefCell<Vec<usize>>,
     /// How often all were asked anew.
     pub rounds: Cell<u32>,
+    /// How often the try that is under way was begun anew, since its connection was stale.
+    pub renewals: Cell<u32>,
     /// Why there was more than one try.
     pub reasons: Cell<RetryReasons>,
     /// The start of the body.

@@ -169,11 +169,15 @@ impl Worker {
         if self.lost.replace(lost) != lost {
             self.clock.wake_all();
         }
-        let mut pool = self.pool.borrow_mut();
+        let (mut pool, mut http2) = (self.pool.borrow_mut(), self.http2.borrow_mut());
         let snapshot = self.snapshot();
         for upstream in snapshot.upstreams.iter().filter(|upstream| upstream.is_limited()) {
-            upstream.endpoints.iter().for_each(|endpoint| pool.yield_one(endpoint));
+            for endpoint in &upstream.endpoints {
+                pool.yield_one(endpoint);
+                http2.yield_one(endpoint);
+            }
             pool.yield_any(upstream);
+            http2.yield_any(upstream);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Endpoints: what the configuration says of one, and what all workers share about it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -26,8 +26,8 @@ pub struct Endpoint {
     pub priority: u8,
     /// Whether the configuration wants nothing new to go there.
     pub drain: bool,
-    /// Requests in flight at once, never more than connections; `u32::MAX` is no limit.
-    pub max_requests: u32,
+    /// Requests in flight at once, as far as that is limited by itself; `u32::MAX` is no limit.
+    max_requests: u32,
     /// Connections at once; `u32::MAX` is no limit.
     pub max_connections: u32,
     /// Where to connect: the address in use first, then its alternatives in the other family.
@@ -107,6 +107,8 @@ pub struct State {
     wanted: AtomicU32,
     /// Which of its addresses answered last, so that an alternative is not found anew each time.
     last_good: AtomicUsize,
+    /// Whether it chose HTTP/2 the last time that it could.
+    chose_http2: AtomicBool,
     /// Written with every request, so it has a cache line of its own.
     in_flight: Alone<AtomicU32>,
 }
@@ -132,6 +134,7 @@ impl State {
             connections: AtomicU32::new(0),
             wanted: AtomicU32::new(0),
             last_good: AtomicUsize::new(0),
+            chose_http2: AtomicBool::new(false),
             in_flight: Alone::default(),
         }
     }
@@ -183,6 +186,13 @@ impl State {
     pub fn set_recent_latency(&self, latency: Duration) {
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         self.recent_latency.store(micros.max(1), Relaxed);
+    }
+
+    /// Takes note of whether it has chosen HTTP/2, where it could choose.
+    pub fn speaks_http2(&self, http2: bool) {
+        if self.chose_http2.load(Relaxed) != http2 {
+            self.chose_http2.store(http2, Relaxed);
+        }
     }
 
     /// Asks for one of its idle connections to be closed, whoever has it.
@@ -273,16 +283,12 @@ impl Endpoint {
         state: Arc<State>,
     ) -> Self {
         let limit = |own: Option<u32>, all: Option<u32>| own.or(all).unwrap_or(u32::MAX);
-        let max_connections = limit(config.max_connections, limits.endpoint_connections);
-        let max_requests = limit(config.max_requests, limits.endpoint_requests);
         Self {
             weight,
             priority: config.priority,
             drain: config.drain,
-            // Each needs a connection, so a request that is let in always finds one, if need be
-            // one that another worker has to give up.
-            max_requests: max_requests.min(max_connections),
-            max_connections,
+            max_requests: limit(config.max_requests, limits.endpoint_requests),
+            max_connections: limit(config.max_connections, limits.endpoint_connections),
             addresses,
             protocol,
             authority: config.url.authority(),
@@ -302,9 +308,34 @@ impl Endpoint {
         self.is_usable() && self.state.admits_in_panic()
     }
 
+    /// Whether there is any limit that is always the same.
+    pub fn is_limited(&self) -> bool {
+        self.max_requests != u32::MAX || self.max_connections != u32::MAX
+    }
+
+    /// Whether requests share its connections, as far as is known.
+    pub fn shares_connections(&self) -> bool {
+        match self.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Tls { http2, .. } => http2 && self.state.chose_http2.load(Relaxed),
+        }
+    }
+
+    /// How many requests may be in flight to it whatever its latency is; `u32::MAX` is no limit. Where each
+    /// needs a connection, never more than connections: so a request that is let in always finds one, if
+    /// need be one that another worker has to give up.
+    pub fn max_requests(&self) -> u32 {
+        match self.max_connections {
+            u32::MAX => self.max_requests,
+            _ if self.shares_connections() => self.max_requests,
+            connections => self.max_requests.min(connections),
+        }
+    }
+
     /// How many requests may be in flight to it now; `u32::MAX` is no limit.
     pub fn limit(&self) -> u32 {
-        self.max_requests.min(self.state.adaptive_limit())
+        self.max_requests().min(self.state.adaptive_limit())
     }
 
     /// Its addresses in the order to try them: the one that answered last, then the others.

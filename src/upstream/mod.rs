@@ -149,7 +149,7 @@ impl Upstream {
         let sticky = sticky.map(|sticky| Sticky::new(sticky, secret, &config.name, labels()));
         let observes_latency = tiers.iter().any(|(_, balancer)| balancer.observes_latency());
         let limits = &config.limits;
-        let has_limit = |e: &Endpoint| e.max_requests != u32::MAX || e.max_connections != u32::MAX;
+        let has_limit = |e: &Endpoint| e.is_limited();
         let is_limited = limits.requests.is_some()
             || limits.connections.is_some()
             || limits.adaptive
@@ -157,11 +157,23 @@ impl Upstream {
         Self { config, endpoints, shared, tiers, is_limited, observes_latency, sticky }
     }
 
-    /// How many requests may be in flight to all its endpoints; never more than connections, for
-    /// each needs one. `u32::MAX` is no limit.
+    /// Whether requests in flight to all its endpoints are counted, since there may be a limit.
+    pub fn counts_requests(&self) -> bool {
+        let limits = &self.config.limits;
+        limits.requests.is_some() || limits.connections.is_some()
+    }
+
+    /// How many requests may be in flight to all its endpoints; never more than connections where any
+    /// endpoint needs one for each. `u32::MAX` is no limit.
     pub fn max_requests(&self) -> u32 {
         let limits = &self.config.limits;
-        limits.requests.unwrap_or(u32::MAX).min(self.max_connections())
+        let requests = limits.requests.unwrap_or(u32::MAX);
+        match limits.connections {
+            Some(connections) if !self.endpoints.iter().all(Endpoint::shares_connections) => {
+                requests.min(connections)
+            }
+            _ => requests,
+        }
     }
 
     /// How many connections there may be to all its endpoints; `u32::MAX` is no limit.

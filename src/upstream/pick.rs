@@ -98,9 +98,8 @@ impl Upstream {
     /// # Errors
     /// Why there is none.
     pub fn pick(&self, wanted: &Wanted<'_>) -> Result<Picked<'_>, NoPick> {
-        let limit = self.max_requests();
-        let is_counted = limit != u32::MAX;
-        if is_counted && !self.shared.in_flight.take(limit) {
+        let is_counted = self.counts_requests();
+        if is_counted && !self.shared.in_flight.take(self.max_requests()) {
             return Err(NoPick::Full);
         }
         let picked = self.pick_uncounted(wanted);
@@ -366,7 +365,7 @@ impl Drop for Picked<'_> {
             self.endpoint.state.probe_ended(Instant::now());
         }
         if self.upstream.is_limited {
-            if self.upstream.max_requests() != u32::MAX {
+            if self.upstream.counts_requests() {
                 self.upstream.shared.in_flight.give();
             }
             self.upstream.shared.queue.wake_one();

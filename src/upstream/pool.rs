@@ -1,14 +1,14 @@
 //! Idle connections to endpoints, kept by the worker that made them for its next requests.
 
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::Upstream;
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::{Endpoint, Place, Protocol};
+use super::http2::Lease;
 use crate::net::dial::Address;
 use crate::net::stream::Stream;
 
@@ -23,8 +23,41 @@ pub struct Connected {
     pub stream: Stream,
     /// Where it leads.
     pub address: Address,
-    /// Its place under the limits.
-    pub place: Rc<Place>,
+    /// What it takes while it is open.
+    pub hold: Hold,
+}
+
+/// What a connection takes while it is open.
+#[derive(Debug)]
+pub enum Hold {
+    /// A place under the limits, for itself alone.
+    Place {
+        /// The place.
+        place: Place,
+        /// How the endpoint was spoken to when it was made.
+        protocol: Protocol,
+    },
+    /// A stream of a connection in HTTP/2 that others use too.
+    Stream(Lease),
+}
+
+impl Connected {
+    /// Whether the connection has failed, and not only a stream of it. To be asked where something has.
+    pub fn is_over(&self) -> bool {
+        match &self.hold {
+            Hold::Place { .. } => true,
+            Hold::Stream(lease) => lease.is_over(),
+        }
+    }
+
+    /// Whether a failure on it is one of the endpoint's: where a connection fails that many share, only the
+    /// first of them says so.
+    pub fn is_to_blame(&self) -> bool {
+        match &self.hold {
+            Hold::Place { .. } => true,
+            Hold::Stream(lease) => lease.is_to_blame(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -32,6 +65,14 @@ struct Idle {
     connection: Connected,
     since: Instant,
     until: Instant,
+}
+
+impl Idle {
+    fn is_to(&self, endpoint: &Endpoint) -> bool {
+        let Connected { address, hold, .. } = &self.connection;
+        let is_so = matches!(hold, Hold::Place { protocol, .. } if *protocol == endpoint.protocol);
+        is_so && endpoint.addresses.contains(address)
+    }
 }
 
 /// The idle connections of one worker, by endpoint.
@@ -42,8 +83,9 @@ pub struct Pool {
 
 impl Pool {
     /// The connection to `endpoint` that was used last, and how long ago, if one is left that its
-    /// peer has not closed, and that leads where the endpoint still is: its name may have moved. To be `sure`
-    /// costs a system call: what the runtime knows may be a moment old.
+    /// peer has not closed, and that leads where the endpoint still is, in the way that it is spoken to: its
+    /// name may have moved, and a reload may ask for more of its certificate. To be `sure` costs a system
+    /// call: what the runtime knows may be a moment old.
     pub fn take(
         &mut self,
         endpoint: &Endpoint,
@@ -53,7 +95,7 @@ impl Pool {
         let idle = self.idle.get_mut(&endpoint.state.id)?;
         while let Some(kept) = idle.pop() {
             if kept.until > now
-                && endpoint.addresses.contains(&kept.connection.address)
+                && kept.is_to(endpoint)
                 && kept.connection.stream.is_quiet()
                 && (!sure || kept.connection.stream.is_quiet_in_the_kernel())
             {
@@ -72,8 +114,9 @@ impl Pool {
         since: Instant,
         long: Duration,
     ) {
+        let Hold::Place { place, .. } = &connection.hold else { return };
         let idle = self.idle.entry(endpoint.state.id).or_default();
-        if idle.len() < MAX_IDLE && !connection.stream.is_http2() && !connection.place.is_wanted() {
+        if idle.len() < MAX_IDLE && !place.is_wanted() {
             idle.push(Idle { connection, since, until: since + long });
         }
     }
@@ -136,7 +179,7 @@ mod tests {
             Connected {
                 stream: Stream::Tcp(ours.unwrap()),
                 address: address.into(),
-                place: Rc::new(place),
+                hold: Hold::Place { place, protocol: Protocol::Http1 },
             },
             theirs.unwrap().0,
         )

@@ -49,13 +49,18 @@ pub(super) async fn dial(
 }
 
 /// Says on `stream` that we speak for ourselves, to an endpoint that expects a PROXY header.
-pub(super) async fn introduce(stream: &mut Stream, version: ProxyVersion) -> Result<(), Fault> {
+///
+/// # Errors
+/// What the stream says.
+pub(in crate::health) async fn introduce(
+    stream: &mut Stream,
+    version: ProxyVersion,
+) -> io::Result<()> {
     let header = match version {
         ProxyVersion::V1 => own_addresses(stream),
         ProxyVersion::V2 => Header::Local,
     };
-    let written = write_header(stream, version, &header).await;
-    written.map_err(|error| Fault::Found(in_words(&error)))
+    write_header(stream, version, &header).await
 }
 
 /// Version 1 has no word for whoever speaks for itself, and not everybody takes its "unknown".

@@ -21,6 +21,7 @@ use crate::net::dial::Address;
 use crate::net::stream::Stream;
 use crate::upstream::endpoint::Protocol;
 pub use body::MAX_BODY;
+pub(in crate::health) use connect::introduce;
 use grpc::Grpc;
 use http::Http;
 
@@ -148,7 +149,8 @@ impl Probe {
         due: Instant,
     ) -> Result<(), Fault> {
         if let Some(version) = self.target.proxy {
-            connect::introduce(&mut stream, version).await?;
+            let introduced = connect::introduce(&mut stream, version).await;
+            introduced.map_err(|error| Fault::Found(in_words(&error)))?;
         }
         if let Question::Tcp = question {
             return Ok(());

@@ -114,6 +114,7 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::Unroutable
         | Kind::TlsFailed
         | Kind::TlsCertificate
+        | Kind::Http2Failed
         | Kind::ConnectionTerminated
         | Kind::Unprocessed
         | Kind::ResponseIncomplete => Code::Unavailable,

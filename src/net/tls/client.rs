@@ -11,7 +11,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::certificate::{Loaded, Presented};
@@ -20,6 +20,7 @@ use super::unverified::Unverified;
 use super::watch::Watch;
 use super::{ALPN_HTTP2, alpn, files, provider};
 use crate::config::ClientTls;
+use crate::error::{Error, Kind};
 use crate::net::stream::Stream;
 
 /// Sessions that are kept for one endpoint: as many as rustls keeps tickets of one name.
@@ -243,6 +244,7 @@ fn system_authorities() -> Result<Arc<RootCertStore>, Fault> {
 fn refused(error: &dyn ToString) -> Fault {
     Fault::without_file(FileKey::Ca, Problem::Refused(error.to_string()))
 }
+
 /// Makes the TLS handshake with an endpoint on `stream`, and says whether HTTP/2 was agreed on.
 ///
 /// # Errors
@@ -256,4 +258,77 @@ pub async fn agree(
     let stream = connector.connect(endpoint.name(), stream).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP2);
     Ok((Stream::tls(stream), is_http2))
+}
+
+/// What a failed handshake with an endpoint means.
+pub fn handshake_fault(error: &io::Error) -> Error {
+    let detail = match cause(error) {
+        Some(rustls::Error::InvalidCertificate(fault)) => {
+            return Error::new(Kind::TlsCertificate, distrust(fault));
+        }
+        Some(rustls::Error::AlertReceived(alert)) if asks_for_ours(*alert) => NOT_OURS,
+        Some(rustls::Error::AlertReceived(_)) => "the endpoint refused the TLS handshake",
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            "the endpoint does not speak TLS"
+        }
+        Some(rustls::Error::PeerIncompatible(_)) => "the endpoint speaks no TLS that we do",
+        Some(_) => "the endpoint's TLS is wrong",
+        None => "the connection ended in the TLS handshake",
+    };
+    Error::new(Kind::TlsFailed, detail)
+}
+
+/// What it means that nothing could be read from an endpoint, if that belongs to the handshake: in TLS 1.3
+/// an endpoint refuses our certificate when the handshake is over for us (RFC 8446 4.4.2.4). Nothing that
+/// was sent has been looked at then.
+pub fn refusal(error: &io::Error) -> Option<Error> {
+    match cause(error)? {
+        rustls::Error::AlertReceived(alert) if asks_for_ours(*alert) => {
+            Some(Error::new(Kind::TlsFailed, NOT_OURS))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a failed handshake failed because nothing was offered that the endpoint speaks in it.
+pub fn is_without_protocol(error: &io::Error) -> bool {
+    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    cause(error) == Some(&alert)
+}
+
+const NOT_OURS: &str = "the endpoint wants another certificate of ours";
+
+fn cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Whether `alert` says that our certificate, or its absence, is the matter (RFC 8446 6.2).
+const fn asks_for_ours(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+    )
+}
+
+/// Why an endpoint's certificate is not to be trusted.
+const fn distrust(fault: &CertificateError) -> &'static str {
+    use CertificateError as Fault;
+    match fault {
+        Fault::Expired | Fault::ExpiredContext { .. } => "the endpoint's certificate has ended",
+        Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
+            "the endpoint's certificate has not begun"
+        }
+        Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
+            "the endpoint's certificate is for another name"
+        }
+        Fault::UnknownIssuer => "the endpoint's certificate is from nobody who is trusted",
+        _ => "the endpoint's certificate is not to be trusted",
+    }
 }
