@@ -136,6 +136,25 @@ def names(calls):
     print(*sorted({calls.unary("Name")(b"", timeout=PATIENCE).decode() for _ in range(100)}))
 
 
+def busy(calls):
+    """Says how many calls are turned away."""
+    codes = []
+    for _ in range(40):
+        try:
+            assert calls.unary("Busy")(b"message", timeout=PATIENCE) == b"message"
+        except grpc.RpcError as error:
+            codes.append(error.code().name)
+    print(len(codes), *set(codes))
+
+
+def cut(calls):
+    """The server goes in the middle of a call."""
+    answers = calls.server_stream("HangAfterOne")(b"cut", timeout=PATIENCE)
+    assert next(answers) == b"one"
+    error = failure(lambda: next(answers))
+    assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+
+
 def unavailable(calls):
     error = failure(lambda: calls.unary("Unary")(b"", timeout=PATIENCE))
     assert error.code() == grpc.StatusCode.UNAVAILABLE, error

@@ -25,6 +25,13 @@ def name(request, context):
     return NAME.encode()
 
 
+def busy(request, context):
+    """The server that is called so has no time."""
+    if NAME == "busy":
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+    return request
+
+
 def count(request, context):
     """As many messages as it is asked for."""
     for number in range(int(request)):
@@ -75,6 +82,7 @@ def check(request, context):
 TEST = {
     "Unary": grpc.unary_unary_rpc_method_handler(unary),
     "Name": grpc.unary_unary_rpc_method_handler(name),
+    "Busy": grpc.unary_unary_rpc_method_handler(busy),
     "Count": grpc.unary_stream_rpc_method_handler(count),
     "Total": grpc.stream_unary_rpc_method_handler(total),
     "Both": grpc.stream_stream_rpc_method_handler(both),

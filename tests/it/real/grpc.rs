@@ -4,7 +4,7 @@ use super::secure_with;
 use crate::support::certificates::Authority;
 use crate::support::program::Serving;
 use crate::support::python::{run_script, serve_script};
-use crate::support::{Tinylb, config, eventually};
+use crate::support::{Backend, Tinylb, config, eventually};
 
 /// Everything that needs one server that is well.
 const CHECKS: [&str; 11] = [
@@ -86,18 +86,48 @@ fn calls_of_one_connection_are_shared_out() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_unavailable() {
+fn calls_that_a_busy_server_turns_away_go_to_another() {
+    let (Some((_one, one)), Some((_busy, busy))) = (server("one", &[]), server("busy", &[])) else {
+        return;
+    };
+    let endpoints = [one, busy].map(|address| format!("h2c://{address}"));
+    let common = "policy = \"round-robin\"\nejection = false\n";
+    for (upstream, expected) in [
+        (common.to_owned(), "20 RESOURCE_EXHAUSTED\n"),
+        (format!("{common}retry = {{ grpc_on = [\"resource_exhausted\"], budget = 1.0 }}"), "0\n"),
+    ] {
+        let tinylb = Tinylb::run(&config(&endpoints, "", &upstream));
+        let Some(turned_away) = check(&tinylb, &[], &["busy"]) else { return };
+        assert_eq!(turned_away, expected, "{upstream}");
+    }
+}
+
+#[test]
+fn a_call_whose_server_goes_is_unavailable() {
     let Some((server, address)) = server("one", &[]) else { return };
     let tinylb = Tinylb::run(&config(&[format!("h2c://{address}")], "", ""));
-    drop(server);
-    check(&tinylb, &[], &["unavailable"]);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| check(&tinylb, &[], &["cut"]));
+        server.wait_for("hangs cut ");
+        eventually("the answer begins", || {
+            (client.is_finished()
+                || tinylb.metric("tinylb_endpoint_requests_in_flight", &[]) == 1.0)
+                .then_some(())
+        });
+        drop(server);
+        client.join().unwrap();
+    });
+    // From now on nobody is there.
+    let said = check(&tinylb, &[], &["unavailable"]).unwrap();
+    assert_eq!(said, "connection_refused: the endpoint refused the connection\n");
 }
 
 #[test]
 fn where_no_route_leads_nothing_is_implemented() {
-    let backend = crate::support::Backend::named("web");
+    let backend = Backend::named("web");
     let text = config(&[backend.url()], "", "");
     let tinylb = Tinylb::run(&text.replace("[[routes]]", "[[routes]]\npath = \"/web\""));
-    check(&tinylb, &[], &["unimplemented"]);
+    let Some(said) = check(&tinylb, &[], &["unimplemented"]) else { return };
+    assert!(said.contains("no route"), "{said}");
     assert!(backend.requests().is_empty());
 }

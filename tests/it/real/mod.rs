@@ -5,6 +5,7 @@
 
 mod curl;
 mod grpc;
+mod https;
 mod hyper;
 mod mutual_tls;
 mod nghttp2;
