@@ -65,7 +65,7 @@ struct Receiving {
     method: Option<Method>,
     /// What the answer to a request for another protocol must be like.
     switch: Option<translate::Switch>,
-    /// Why there will be no answer.
+    /// Why there will be no more.
     failure: Option<io::Error>,
     body: Option<RecvStream>,
     /// Payload that has not been read.
@@ -270,7 +270,19 @@ impl Http2Stream {
     ) -> Poll<io::Result<()>> {
         let mut receiving = self.receiving.borrow_mut();
         ready!(receiving.poll_more(cx))?;
+        let is_head = !receiving.head.is_empty();
         receiving.read(buf);
+        // Small frames go on together.
+        while !is_head && buf.remaining() > 0 && !receiving.is_over {
+            match receiving.poll_more(cx) {
+                Poll::Ready(Ok(())) => receiving.read(buf),
+                Poll::Ready(Err(error)) => {
+                    receiving.failure = Some(error);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -320,6 +332,9 @@ impl Receiving {
 
     /// Ready once there is something to be read, or the end.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Err(failure));
+        }
         while self.head.is_empty() && self.body.is_none() {
             ready!(self.poll_head(cx))?;
         }
@@ -338,9 +353,6 @@ impl Receiving {
 
     /// Takes in the next head of an endpoint's.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(failure) = self.failure.take() {
-            return Poll::Ready(Err(failure));
-        }
         let method = self.method.unwrap_or(Method::Get);
         // Not asked yet; whoever asks is the same task.
         let Some(answer) = &mut self.answer else { return Poll::Pending };

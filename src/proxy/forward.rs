@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
 use super::client::Next;
@@ -235,14 +236,21 @@ impl<'a> Forward<'a> {
                 buffer,
                 fields
             ));
-            let mut is_sending = true;
+            let (mut is_sending, mut receives_first) = (true, false);
             let both = std::future::poll_fn(|cx| {
+                // A body that never pauses uses up what the runtime lets a task do at once, and the
+                // response would wait for its end.
+                let was_first = std::mem::take(&mut receives_first);
+                if was_first && let Poll::Ready(received) = receiving.as_mut().poll(cx) {
+                    return Poll::Ready(received);
+                }
                 if is_sending && let Poll::Ready(stopped) = sending.as_mut().poll(cx) {
                     is_sending = false;
                     if let Err(error) = stopped {
                         return Poll::Ready(Err(error));
                     }
                 }
+                receives_first = !was_first && !has_budget_remaining();
                 receiving.as_mut().poll(cx)
             });
             both.await

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 
 use super::worker::Worker;
@@ -93,8 +94,14 @@ async fn both(
     ended: &Cell<u8>,
 ) {
     let (mut upward, mut downward) = (pin!(upward), pin!(downward));
+    let mut is_downward_first = false;
     poll_fn(|cx| {
-        let failed = upward.as_mut().poll(cx).is_ready() || downward.as_mut().poll(cx).is_ready();
+        // One that never pauses uses up what the runtime lets a task do at once.
+        let was_first = std::mem::take(&mut is_downward_first);
+        let failed = was_first && downward.as_mut().poll(cx).is_ready()
+            || upward.as_mut().poll(cx).is_ready()
+            || downward.as_mut().poll(cx).is_ready();
+        is_downward_first = !was_first && !has_budget_remaining();
         if failed || ended.get() == 2 { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

@@ -2,14 +2,17 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::process::Tinylb;
 use super::wire::PATIENCE;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
@@ -32,6 +35,11 @@ const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// One setting.
+pub fn setting(id: u16, value: u32) -> Vec<u8> {
+    [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()
 }
 
 /// Fields as literals that nobody indexes, whatever is in them (RFC 7541 6.2.2).
@@ -184,6 +192,11 @@ impl Frames {
         Self { stream, reader }
     }
 
+    /// The connection, for somebody else to read or write.
+    pub fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).expect("the balancer reads");
@@ -297,5 +310,9 @@ impl Frames {
     pub fn assert_serves(&mut self, stream: u32) {
         self.get(stream, "/still-open");
         assert_eq!(self.answer(stream).0, 200);
+    }
+
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
     }
 }

@@ -15,6 +15,7 @@ pub mod program;
 pub mod python;
 pub mod streams;
 mod told;
+mod usage;
 mod wire;
 
 use std::thread;

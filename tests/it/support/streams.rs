@@ -85,6 +85,11 @@ impl Streams {
         Answer::of(response).await
     }
 
+    /// How the connection ends.
+    pub async fn end(&mut self) -> Result<(), h2::Error> {
+        soon("the connection ends", &mut self.driver).await.unwrap()
+    }
+
     pub fn is_extended_connect_enabled(&self) -> bool {
         self.sender.is_extended_connect_protocol_enabled()
     }
