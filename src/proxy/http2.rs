@@ -1,10 +1,11 @@
 //! A client's connection in HTTP/2: each of its streams is an exchange, served in a task of its own.
 
+mod life;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -14,11 +15,12 @@ use http::Request;
 use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
+use self::life::{GOODBYE, Life, Step};
 use super::client::{Client, Facts};
 use super::exchange;
 use crate::http::connection::decimal;
 use crate::http::h2::{Refusal, request_head};
-use crate::net::deadline::Deadline;
+use crate::net::deadline::{Deadline, Elapsed};
 use crate::net::http2::{
     CONNECTION_WINDOW, Http2Stream, MAX_HEADER_LIST, SEND_BUFFER, SMALL_DATA_BUDGET, STREAM_WINDOW,
     USUAL_HEAD,
@@ -37,15 +39,6 @@ const MAX_PENDING_RESETS: usize = 64;
 
 /// Streams that may end by an error of the client's in the life of a connection.
 const MAX_ERRORS: usize = 1024;
-
-/// How long a client with open streams may be silent before it is asked whether it is still there.
-const PING_AFTER: Duration = Duration::from_secs(30);
-
-/// How long it may take to answer.
-const PING_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a client may take to read why its connection ends.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves a connection that turned out to speak HTTP/2, to its end.
 pub(super) async fn serve(client: Box<Client>) {
@@ -68,31 +61,31 @@ pub(super) async fn serve(client: Box<Client>) {
     let limit = facts.listener.config.timeouts.head;
     let Ok(Ok(mut connection)) = deadline.within(limit, handshake).await else { return };
     facts.worker.stats().http2_connections.add(1);
-    let pings = connection.ping_pong();
+    let mut pings = connection.ping_pong();
     let streams = Rc::new(Streams { open: Cell::new(0), idle_since: Cell::new(Instant::now()) });
-    let mut life = Life { facts, traffic, streams, pings, asked: None, is_ending: None };
+    let mut served = Served { facts, traffic, streams, asked: None, told: None };
     loop {
-        let next = {
-            let Life { facts, traffic, streams, pings, asked, is_ending } = &mut life;
-            let due = || due(facts, traffic, streams, *asked, *is_ending);
-            deadline.due(due, poll_fn(|cx| poll(cx, &mut connection, traffic, pings))).await
-        };
-        match next {
-            Ok(Event::Request(request, respond)) => life.start(request, respond),
+        let due = || Some(served.life().next().0);
+        let event = poll_fn(|cx| poll(cx, &mut connection, &served.traffic, &mut pings));
+        match deadline.due(due, event).await {
+            Ok(Event::Request(request, respond)) => served.start(request, respond),
             Ok(Event::Over) => return,
-            Ok(Event::CutOff) => return life.cut_off(),
+            Ok(Event::CutOff) => return served.cut_off(),
             Ok(Event::Flood) => {
-                life.cut_off();
+                served.cut_off();
                 return end(connection, Reason::ENHANCE_YOUR_CALM, &mut deadline).await;
             }
-            Err(_) if life.is_over() => {
-                return end(connection, Reason::NO_ERROR, &mut deadline).await;
-            }
-            Err(_) if life.is_ending.is_none() && life.is_to_end() => {
-                life.is_ending = Some(Instant::now());
-                connection.graceful_shutdown();
-            }
-            Err(_) => life.ping(),
+            Err(Elapsed) => match served.life().next().1 {
+                Step::Tell => {
+                    served.told = Some(Instant::now());
+                    connection.graceful_shutdown();
+                }
+                Step::Ask => {
+                    served.asked = Some(Instant::now());
+                    let _ = pings.as_mut().map(|pings| pings.send_ping(Ping::opaque()));
+                }
+                Step::End => return end(connection, Reason::NO_ERROR, &mut deadline).await,
+            },
         }
     }
 }
@@ -161,72 +154,35 @@ impl Drop for Open {
     }
 }
 
-/// How far a connection is in its life.
-struct Life {
+/// A connection that is being served.
+struct Served {
     facts: Rc<Facts>,
     traffic: Rc<Traffic>,
     streams: Rc<Streams>,
-    pings: Option<PingPong>,
     /// When the client was asked whether it is there.
     asked: Option<Instant>,
-    /// Since when no new streams are welcome.
-    is_ending: Option<Instant>,
+    /// When it was told that no new streams are welcome.
+    told: Option<Instant>,
 }
 
-/// When something is to be done if nothing happens.
-fn due(
-    facts: &Facts,
-    traffic: &Traffic,
-    streams: &Streams,
-    asked: Option<Instant>,
-    is_ending: Option<Instant>,
-) -> Option<Instant> {
-    let is_idle = streams.open.get() == 0;
-    match (is_ending, facts.worker.draining.get()) {
-        // Streams that were under way when the client was told.
-        (Some(since), _) if is_idle => return Some(streams.idle_since.get().max(since) + GOODBYE),
-        (None, Some(since)) => return Some(since),
-        _ => {}
+impl Served {
+    /// How far it is in its life.
+    fn life(&self) -> Life {
+        Life {
+            open: self.streams.open.get(),
+            idle_since: self.streams.idle_since.get(),
+            last_read: self.traffic.last_read(),
+            asked: self.asked,
+            told: self.told,
+            draining: self.facts.worker.draining.get(),
+            idle: self.facts.listener.config.timeouts.idle,
+        }
     }
-    if is_idle {
-        return Some(streams.idle_since.get() + facts.listener.config.timeouts.idle);
-    }
-    Some(match asked.filter(|asked| traffic.last_read() < *asked) {
-        Some(asked) => asked + PING_PATIENCE,
-        None => traffic.last_read() + PING_AFTER,
-    })
-}
 
-impl Life {
     /// Notes that the client is cut off.
     fn cut_off(&self) {
         self.facts.worker.stats().http2_floods.add(1);
         tracing::debug!(client = %self.facts.peer, "too many frames that ask for work; cut off");
-    }
-
-    /// Whether it is time to say that no new streams are welcome.
-    fn is_to_end(&self) -> bool {
-        let idle = self.facts.listener.config.timeouts.idle;
-        let is_idle = self.streams.open.get() == 0;
-        self.facts.worker.draining.get().is_some()
-            || (is_idle && self.streams.idle_since.get() + idle <= Instant::now())
-    }
-
-    /// Whether there is nothing left to wait for.
-    fn is_over(&self) -> bool {
-        let is_idle = self.streams.open.get() == 0;
-        let is_gone = self.asked.is_some_and(|asked| {
-            !is_idle && self.traffic.last_read() < asked && asked + PING_PATIENCE <= Instant::now()
-        });
-        is_gone || (is_idle && self.is_ending.is_some())
-    }
-
-    /// Asks the client whether it is there.
-    fn ping(&mut self) {
-        self.asked = Some(Instant::now());
-        if let Some(pings) = &mut self.pings {
-            let _ = pings.send_ping(Ping::opaque());
-        }
     }
 
     /// Serves a request, unless it is none.

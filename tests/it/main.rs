@@ -51,6 +51,8 @@ mod http2_endpoint_faults;
 mod http2_endpoints;
 mod http2_faults;
 mod http2_floods;
+mod http2_frames;
+mod http2_life;
 mod http2_messages;
 mod http2_smuggling;
 mod http2_streams;
