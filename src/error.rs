@@ -87,7 +87,8 @@ pub enum Kind {
     ResponseMalformed,
     /// 502: the head of the endpoint's response is over the limit.
     ResponseHeadTooLarge,
-    /// 502: the endpoint switched protocols without having been asked to.
+    /// 502: the endpoint switched protocols without having been asked to, or answered well without switching
+    /// where a client in HTTP/2 asked for nothing else.
     UpgradeFailed,
     /// 500: out of something that this process needs.
     Internal,

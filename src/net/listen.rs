@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::origin::Origin;
 use super::socket_file::SocketFile;
 use super::stream::Stream;
-use crate::config::ListenAddress;
+use crate::config::{ListenAddress, UNIX_CLIENT};
 
 /// Connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -211,15 +211,12 @@ impl Listening {
     }
 }
 
-/// The address of clients that come by a Unix socket.
-const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
 fn accept(socket: impl AsFd) -> io::Result<Accepted> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
     let peer = match peer.ok_or(io::ErrorKind::ConnectionAborted)? {
         // Who connects by a file is on this machine, and has no other address.
-        peer if peer.address_family() == AddressFamily::UNIX => LOCAL,
+        peer if peer.address_family() == AddressFamily::UNIX => SocketAddr::new(UNIX_CLIENT, 0),
         peer => SocketAddr::try_from(peer).map_err(|_| io::ErrorKind::ConnectionAborted)?,
     };
     // A client that came by IPv4 to a socket of both families is an IPv4 client.

@@ -1,6 +1,6 @@
 //! Cores: one thread each, with a runtime, listening sockets and connections of its own.
 //!
-//! [`worker`] runs one, [`accept`] shares out the connections among them.
+//! [`worker`] runs one, [`accept`] takes connections from the kernel, [`share`] shares them out among the workers.
 
 pub mod accept;
 pub mod share;
