@@ -1,5 +1,6 @@
 //! HTTP/2 and TLS to endpoints.
 
+use crate::support::certificates::{Authority, Pair};
 use crate::support::{Backend, Tinylb, config, ok};
 
 #[test]
@@ -63,4 +64,18 @@ fn a_tunnel_goes_on_in_http_2() {
     assert_eq!(client.wire().take(100_000), [8; 100_000]);
     client.half_close();
     assert_eq!(client.wire().rest(), b"bye");
+}
+
+#[test]
+fn an_authority_s_own_certificate_is_not_an_endpoint_s_and_the_answer_says_so() {
+    let backend = Backend::answering(ok("hello"));
+    let authority = Authority::new("a.example");
+    let pair = Pair { cert: authority.ca(), key: authority.folder.path("ca.key") };
+    let listener = format!("tls = {{ {} }}", pair.keys());
+    let inner = Tinylb::run(&config(&[backend.url()], &listener, ""));
+    let upstream = format!("tls = {{ ca = {:?} }}", authority.ca());
+    let outer = Tinylb::run(&config(&[format!("https://{}", inner.address())], "", &upstream));
+    let response = outer.get("/");
+    response.assert_fault(502, "tls_certificate_error");
+    assert!(response.text().contains("is that of an authority (CA:TRUE)"), "{}", response.text());
 }

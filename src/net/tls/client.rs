@@ -318,12 +318,16 @@ const fn asks_for_ours(alert: AlertDescription) -> bool {
 }
 
 /// Why an endpoint's certificate is not to be trusted.
-const fn distrust(fault: &CertificateError) -> &'static str {
+fn distrust(fault: &CertificateError) -> &'static str {
     use CertificateError as Fault;
     match fault {
         Fault::Expired | Fault::ExpiredContext { .. } => "the endpoint's certificate has ended",
         Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
             "the endpoint's certificate has not begun"
+        }
+        // What `openssl req -x509` makes if it is not told otherwise.
+        Fault::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "the endpoint's certificate is that of an authority (CA:TRUE)"
         }
         Fault::NotValidForName | Fault::NotValidForNameContext { .. } => {
             "the endpoint's certificate is for another name"
