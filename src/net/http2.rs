@@ -139,7 +139,7 @@ impl Http2Stream {
         let is_over = is_end && rest.is_empty();
         poll_fn(|cx| {
             let sent = ready!(self.poll_send_head(cx, head, is_over));
-            Poll::Ready(sent.inspect_err(|_| self.fail()))
+            Poll::Ready(sent.inspect_err(|error| self.fail(error)))
         })
         .await
         .map(|()| length)
@@ -187,12 +187,15 @@ impl Http2Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Has whoever waits for an answer know that the request was not sent.
-    fn fail(&self) {
+    /// Has whoever waits for an answer know that the request was not sent, and why.
+    fn fail(&self, error: &io::Error) {
         let mut sending = self.sending.borrow_mut();
         if matches!(*sending, Sending::Request(..)) {
             *sending = Sending::Failed;
-            self.receiving.borrow_mut().failure = Some(io::ErrorKind::NotConnected.into());
+            let refused = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+            let not_sent = || io::ErrorKind::NotConnected.into();
+            let failure = refused.map_or_else(not_sent, |refused| io::Error::other(*refused));
+            self.receiving.borrow_mut().failure = Some(failure);
         }
     }
 

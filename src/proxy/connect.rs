@@ -227,7 +227,8 @@ impl<'a> Forward<'a> {
             let begun = timeout_at(due, Begun::on(stream)).await;
             let begun = begun.map_err(|_| HTTP2_LATE)??;
             let idle = self.upstream.config.timeouts.idle;
-            self.worker.http2.borrow_mut().share(endpoint, begun, place, idle)
+            let first = self.worker.http2.borrow_mut().share(endpoint, begun, place, idle);
+            first.ok_or(NO_STREAM)?
         } else {
             let (address, place) = place;
             let protocol = endpoint.protocol.clone();

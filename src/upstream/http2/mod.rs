@@ -155,18 +155,18 @@ impl Http2Pool {
     }
 
     /// Shares a new connection to `endpoint`, for at most `idle` without streams, and returns the first
-    /// stream on it. Must be called on a local runtime.
+    /// stream on it; `None` where the endpoint takes none. Must be called on a local runtime.
     pub fn share(
         &mut self,
         endpoint: &Endpoint,
         begun: Begun,
         place: (Address, Place),
         idle: Duration,
-    ) -> Connected {
+    ) -> Option<Connected> {
         let known = self.known(endpoint);
         let freed = Rc::clone(&known.turn.freed);
         let link = Rc::new(Link::new(begun, endpoint, place, idle, freed));
-        let (stream, _) = link.stream(Instant::now());
+        let stream = link.has_room().then(|| link.stream(Instant::now()).0);
         // Where nobody knew that it speaks HTTP/2, many may have connected at once.
         if known.links.len() < MAX_CONNECTIONS {
             known.links.push(link);

@@ -183,6 +183,17 @@ impl Frames {
         client
     }
 
+    /// The other side of a connection that the balancer makes, which has begun as it should; `None` where
+    /// it does not begin.
+    pub fn accept(stream: TcpStream, settings: &[u8]) -> Option<Self> {
+        let mut server = Self::over(stream);
+        let mut preface = [0; PREFACE.len()];
+        server.reader.read_exact(&mut preface).ok()?;
+        assert_eq!(preface, PREFACE, "the balancer speaks HTTP/2");
+        let settings = frame(SETTINGS, 0, 0, settings);
+        server.try_send([settings, frame(SETTINGS, ACK, 0, &[])].concat()).then_some(server)
+    }
+
     /// A connection on which nothing has been said.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -267,6 +278,26 @@ impl Frames {
     /// The next frame for which `wanted` holds; `None` where the connection ends before it.
     pub fn find(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         std::iter::from_fn(|| self.next()).find(|frame| wanted(frame))
+    }
+
+    /// The streams of the next `n` heads, which are requests.
+    #[track_caller]
+    pub fn requests(&mut self, n: usize) -> Vec<u32> {
+        let mut next = || self.find(|frame| frame.kind == HEADERS).expect("a request").stream;
+        (0..n).map(|_| next()).collect()
+    }
+
+    /// Answers a request with this body.
+    #[track_caller]
+    pub fn ok(&mut self, stream: u32, body: &[u8]) {
+        self.head(stream, &[(":status", b"200")], false);
+        self.data(stream, body, true);
+    }
+
+    /// Says that streams above `last` have not been looked at, and that there will be no others.
+    #[track_caller]
+    pub fn go_away(&mut self, last: u32, code: u32) {
+        self.send(frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()));
     }
 
     /// What becomes of a stream.

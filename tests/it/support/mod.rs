@@ -4,6 +4,7 @@ mod backend;
 pub mod certificates;
 mod client;
 pub mod echo;
+mod frames_backend;
 mod gate;
 mod held;
 pub mod http2;
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 pub use backend::{Backend, Conn, Refusing, ok};
 pub use client::Client;
+pub use frames_backend::FramesBackend;
 pub use gate::Gate;
 pub use held::Held;
 pub use http2_backend::{Asked, Http2Backend};
