@@ -435,12 +435,15 @@ pub fn read_fault(error: &io::Error) -> Option<Error> {
         (true, false, Some(_)) if cause.is_go_away() => Some(UNPROCESSED),
         (true, true, _) => Some(RESET),
         (false, true, _) => Some(Error::bad_response("malformed HTTP/2")),
+        (false, false, Some(_)) if cause.is_go_away() => Some(UNLAWFUL),
         _ => None,
     }
 }
 
 const UNPROCESSED: Error =
     Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
+const UNLAWFUL: Error =
+    Error::new(Kind::ConnectionTerminated, "the endpoint broke the rules of HTTP/2");
 const RESET: Error = Error::new(Kind::ResponseIncomplete, "the endpoint reset the stream");
 
 fn closed() -> io::Error {

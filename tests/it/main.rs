@@ -46,6 +46,7 @@ mod held_answers;
 mod http2;
 mod http2_answers;
 mod http2_bodies;
+mod http2_endpoint_bodies;
 mod http2_endpoint_connections;
 mod http2_endpoint_faults;
 mod http2_endpoint_goaway;
