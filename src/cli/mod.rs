@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::CommandFactory;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{self, Config, LogLevel, Report};
 use crate::control::{Balancer, Certificates, Ended};
@@ -107,7 +109,9 @@ fn prepare(config: &Config) -> anyhow::Result<Messages> {
         .log_internal_errors(false)
         .with_ansi(is_coloured())
         .with_writer(messages.clone())
-        .finish();
+        .finish()
+        // Libraries use other words, and warn of what any client can do to them.
+        .with(Targets::new().with_target(env!("CARGO_CRATE_NAME"), level));
     // It can only fail where one is installed already, which then does as well.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(messages)

@@ -45,6 +45,7 @@ mod hedging;
 mod held_answers;
 mod http2;
 mod http2_answers;
+mod http2_attacks;
 mod http2_bodies;
 mod http2_endpoint_bodies;
 mod http2_endpoint_connections;

@@ -154,7 +154,6 @@ impl Meter {
                 self.pay(1);
                 self.credit = (self.credit + REQUEST_CREDIT).min(MAX_CREDIT);
             }
-            PING if flags & ACK != 0 => {}
             PING | PRIORITY | WINDOW_UPDATE => self.pay_by_credit(),
             SETTINGS if flags & ACK == 0 => self.pay(SETTINGS_COST),
             DATA | RST_STREAM | SETTINGS | PUSH_PROMISE | GOAWAY | CONTINUATION => self.pay(1),
@@ -283,6 +282,8 @@ mod tests {
             // Requests that are never answered: over the limit of streams, or malformed.
             (&[request], 1000),
             (&[(PING, 0, &[0; 8])], 1000),
+            // We ask twice a minute at most, and in the end.
+            (&[(PING, ACK, &[0; 8])], 1000),
             (&[(SETTINGS, 0, &[])], 200),
             (&[(SETTINGS, 0, &[0; 600])], 200),
             (&[(SETTINGS, ACK, &[])], 1000),
