@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::certificates::{Certificates, Owner, Tls, Troubles, clients};
 use super::view::View;
@@ -13,6 +13,9 @@ use crate::net::tls::TlsError;
 
 /// How often files are looked at. What has changed is read at the second look that finds it the same.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a reload waits for files, on whatever they are; nothing else is done meanwhile.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often is warned of what ends soon, or has ended: seldom enough to be read.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
@@ -100,12 +103,17 @@ impl Upkeep {
     pub(super) async fn reread(&mut self, config: &Config) -> Result<(), Troubles> {
         let upstreams = config.upstreams.clone();
         let before = self.certificates.clients().clone();
-        let read_anew = spawn_blocking(move || clients(&upstreams, &before)).await;
+        let read_anew = spawn_blocking(move || clients(&upstreams, &before));
+        let Ok(read_anew) = timeout(READ_PATIENCE, read_anew).await else {
+            tracing::error!("certificates cannot be read in time, and stay as they were");
+            return Ok(());
+        };
         // One that panicked has read nothing.
         let Ok(found) = read_anew else { return Ok(()) };
         self.certificates.follow(found?);
-        let outcomes = read(self.certificates.each(), Tls::reread).await.unwrap_or_default();
-        self.conclude(&outcomes);
+        let reading = read(self.certificates.each(), Tls::reread);
+        let outcomes = timeout(READ_PATIENCE, reading).await;
+        self.conclude(&outcomes.unwrap_or(Ok(Vec::new())).unwrap_or_default());
         Ok(())
     }
 

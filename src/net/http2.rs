@@ -116,9 +116,12 @@ impl Http2Stream {
 
     /// How the end of a body is known that is `announced` so.
     pub fn framing(&self, announced: Framing) -> Framing {
+        let receiving = self.receiving.borrow();
         match announced {
+            // A body that is empty may have trailers all the same.
+            _ if !receiving.trailers.is_empty() => Framing::UntilClose,
             Framing::Empty => Framing::Empty,
-            _ if self.receiving.borrow().has_ended() => Framing::Empty,
+            _ if receiving.has_ended() => Framing::Empty,
             _ => Framing::UntilClose,
         }
     }
@@ -451,7 +454,7 @@ fn closed() -> io::Error {
 }
 
 fn longer() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the body is longer than announced")
+    io::Error::other(Error::bad_request("the body is longer than announced"))
 }
 
 // Of a tunnel: HTTP is over, and what is written is the payload.

@@ -22,7 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const NO_PLACE: Error = Error::new(Kind::Overloaded, "no place for another connection in time");
 const NO_STREAM: Error = Error::new(Kind::Overloaded, "no free stream to the endpoint in time");
-const NO_TURN: Error = Error::new(Kind::ConnectionTimeout, "no connection was made in time");
+// Whoever has the turn may wait for a place of ours; if it is the endpoint that is slow, that one says so.
+const NO_TURN: Error = Error::new(Kind::Overloaded, "no connection was made in time");
 const TLS_LATE: Error =
     Error::new(Kind::ConnectionTimeout, "the TLS handshake did not end in time");
 const HTTP2_LATE: Error = Error::new(Kind::ConnectionTimeout, "HTTP/2 did not begin in time");

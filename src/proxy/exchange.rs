@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::access_log::Record;
 use super::affinity::Affinity;
@@ -136,7 +136,8 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         }
     };
     let is_grpc = request.version == Version::Http2 && grpc::is_grpc_head(request.head);
-    let call_timeout = if is_grpc { grpc::timeout(request.head) } else { None };
+    let call_timeout =
+        if is_grpc { grpc::timeout(request.head).map(|told| told.min(LONGEST_CALL)) } else { None };
     let request_id = RequestId::of(&request, *is_trusted);
 
     // The head stays where it is until the end; the body has a buffer of its own.
@@ -179,7 +180,8 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
                     early: if has_body { b"" } else { rest },
                 };
                 let running = pin!(forward.run(&mut side, drafts));
-                in_time(call_timeout, running).await.map_err(Here::Failed)
+                let end = call_timeout.map(|timeout| started + timeout);
+                in_time(end, running).await.map_err(Here::Failed)
             }
             Err(Here::Failed(error)) => Err(Here::Failed(*error)),
             Err(Here::Options) => Err(Here::Options),
@@ -261,12 +263,13 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
     next
 }
 
-/// Waits for `running`, as long as whoever calls does.
+/// Waits for `running` until the `end` of the time that whoever calls has. That is held against no endpoint:
+/// anybody can have little time.
 async fn in_time<T>(
-    limit: Option<Duration>,
+    end: Option<Instant>,
     mut running: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Error> {
-    let mut timer = limit.map(|limit| Box::pin(sleep(limit)));
+    let mut timer = end.map(|end| Box::pin(sleep_until(end)));
     poll_fn(|cx| {
         if let Poll::Ready(done) = running.as_mut().poll(cx) {
             return Poll::Ready(done);
@@ -279,12 +282,15 @@ async fn in_time<T>(
     .await
 }
 
+/// The longest that a call may say it takes: what is there for longer is no call.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 3600);
+
 const CALL_LATE: Error =
     Error::new(Kind::ResponseTimeout, "the call did not end in the time that its caller gave it");
 
 /// Answers a request that is turned away before it could be read.
-pub(super) async fn refuse(client: &mut Client, error: Error) {
-    refuse_unread(client, &mut Vec::new(), error, None).await;
+pub(super) async fn refuse(client: &mut Client, error: Error, asked: (&[u8], &[u8])) {
+    refuse_unread(client, &mut Vec::new(), error, Some(asked)).await;
 }
 
 /// Answers a request whose head is at fault. Of the request line, method and target are known if
@@ -298,7 +304,8 @@ async fn refuse_unread(
     let Client { facts, stream, deadline, .. } = client;
     let Facts { worker, listener, peer, .. } = &**facts;
     output.clear();
-    let shape = Shape::closing(listener.hsts());
+    let mut shape = Shape::closing(listener.hsts());
+    shape.has_body = asked.is_none_or(|(method, _)| method != b"HEAD");
     reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
     let (_, mut writer) = stream.split();

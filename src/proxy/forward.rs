@@ -331,6 +331,12 @@ impl<'a> Forward<'a> {
         is_kept: bool,
         was_written: bool,
     ) -> Failed {
+        // What is said of the handshake later than right behind it is no reason to think that nothing
+        // was done.
+        let error = match error.kind {
+            Kind::TlsFailed if is_kept => Error::new(Kind::ConnectionTerminated, error.detail),
+            _ => error,
+        };
         // Nothing came back on a connection that had been idle: most likely the endpoint closed it
         // at the same moment (RFC 9112 9.3.1).
         let is_stale = match error.kind {

@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::{Client, Facts};
 use super::reply::{self, Shape};
+use super::worker::DRAIN_IDLE_GRACE;
 use crate::error::Error;
 use crate::net::deadline::Deadline;
 use crate::net::stream::Stream;
@@ -22,9 +23,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// the client has been told as far as it understands.
 pub(super) async fn tls(mut facts: Facts, stream: Stream, since: Instant) -> Option<Box<Client>> {
     let server = Arc::clone(facts.listener.tls.as_ref()?);
-    let limit = facts.listener.config.timeouts.handshake.saturating_sub(since.elapsed());
+    let end = since + facts.listener.config.timeouts.handshake;
     let mut deadline = Deadline::new(&facts.worker.clock);
-    let agreed = deadline.within(limit, agree(&facts, &server, stream)).await;
+    // A drain waits no longer for it than for a request that may be on its way.
+    let due = || match facts.worker.draining.get() {
+        Some(draining) => Some(end.min(since.max(draining) + DRAIN_IDLE_GRACE)),
+        None => Some(end),
+    };
+    let agreed = deadline.due(due, agree(&facts, &server, stream)).await;
     let stats = facts.worker.stats();
     let failed = |why: &str| {
         stats.tls_failed.add(1);

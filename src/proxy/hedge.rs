@@ -244,7 +244,7 @@ impl<'a> Forward<'a> {
         };
         match timeout(self.upstream.config.timeouts.body, writing).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(CLOSED),
+            Ok(Err(error)) => return Err(read_fault(&error).unwrap_or(CLOSED)),
             Err(_) => {
                 return Err(Error::new(Kind::ResponseTimeout, "the endpoint stopped reading"));
             }

@@ -209,7 +209,11 @@ impl Served {
         let open = Open::new(&self.streams);
         tokio::task::spawn_local(async move {
             match error {
-                Some(error) => Box::pin(exchange::refuse(&mut client, error)).await,
+                Some(error) => {
+                    let (method, path) = (parts.method.as_str(), parts.uri.path());
+                    let asked = (method.as_bytes(), path.as_bytes());
+                    Box::pin(exchange::refuse(&mut client, error, asked)).await;
+                }
                 None if client.request_begins().await => {
                     let _ = Box::pin(exchange::serve(&mut client)).await;
                 }

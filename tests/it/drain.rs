@@ -7,7 +7,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Backend, Client, PATIENCE, Signal, Tinylb, eventually, ok};
+use crate::support::{Backend, Client, PATIENCE, Signal, Tinylb, config, eventually, ok};
 
 /// A backend that answers once it is told to, and tells when a request has come.
 fn holding() -> (Backend, mpsc::Sender<()>, mpsc::Receiver<()>) {
@@ -91,6 +91,18 @@ fn idle_connections_are_closed_and_do_not_hold_it_up() {
     tinylb.signal(Signal::TERM);
     used.assert_closed();
     unused.assert_closed();
+    assert_eq!(tinylb.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn handshakes_that_do_not_go_on_do_not_hold_it_up() {
+    let listener = "tls = { self_signed = true }\n[[listeners]]\naddress = \"127.0.0.1:0\"";
+    let mut tinylb = Tinylb::run(&config(&["http://127.0.0.1:1".to_owned()], listener, ""));
+    let mut client = tinylb.connect();
+    // The start of a TLS record.
+    client.send(b"\x16\x03\x01");
+    tinylb.signal(Signal::TERM);
+    client.assert_closed();
     assert_eq!(tinylb.wait_exit().code(), Some(0));
 }
 

@@ -197,3 +197,18 @@ fn a_stream_of_messages_may_be_quiet_both_ways() {
         assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     });
 }
+
+#[test]
+fn trailers_behind_an_empty_body_that_was_announced_pass() {
+    let url = server(async |_, mut respond: SendResponse<Bytes>| {
+        let response = Response::builder().header("content-type", "application/grpc");
+        let response = response.header("content-length", "0").body(()).unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "3".parse().unwrap());
+        respond.send_response(response, false).unwrap().send_trailers(trailers).unwrap();
+    });
+    let tinylb = Tinylb::start(&[url], &[]);
+    let (_, payload, trailers) =
+        with_client(tinylb.address(), async |sender| unary(sender, None).await);
+    assert_eq!((payload.len(), trailers.unwrap()["grpc-status"].as_bytes()), (0, &b"3"[..]));
+}

@@ -270,3 +270,17 @@ fn http2_is_spoken_only_where_it_is_to_be() {
     client.assert_closed();
     assert_eq!(backend.requests().len(), 1);
 }
+
+#[test]
+fn a_refused_head_request_is_answered_without_a_body() {
+    let backend = Backend::answering(ok("hello"));
+    let tinylb = Tinylb::before(&backend);
+    let request = Request::head("http://a/").header("expect", "what").body(&b""[..]).unwrap();
+    let answer = exchange(&tinylb, request);
+    assert_eq!((answer.status, answer.body.len()), (417, 0));
+    let mut client = tinylb.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: what\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status, 417);
+    client.assert_closed();
+    assert_eq!(backend.connections(), 0);
+}
