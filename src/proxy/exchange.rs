@@ -17,6 +17,7 @@ use super::body::{Sink, Source, Waits};
 use super::client::{Client, Facts, Next};
 use super::progress::{ClientSide, Forward, Progress};
 use super::reply::{self, Shape};
+use super::request_id::RequestId;
 use super::tries::Tries;
 use super::worker::{Scratch, Worker};
 use crate::error::{Error, Kind};
@@ -24,8 +25,7 @@ use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::grpc;
 use crate::http::h2;
-use crate::http::head::{FieldId, MAX_HEAD, Scanner, Version, parse_request};
-use crate::http::hex::hex;
+use crate::http::head::{MAX_HEAD, Scanner, Version, parse_request};
 use crate::http::request::Request;
 use crate::net::deadline::Elapsed;
 use crate::net::origin::Origin;
@@ -361,33 +361,5 @@ fn tell(worker: &Worker, record: Record<'_>, found: Option<Found<'_>>, endpoint:
             ..record
         };
         worker.log.write(&record, stats);
-    }
-}
-
-/// The id of a request: a trusted proxy's, or one made here.
-enum RequestId<'a> {
-    Given(&'a [u8]),
-    Made([u8; 32]),
-}
-
-impl<'a> RequestId<'a> {
-    fn of(request: &Request<'a>, is_trusted: bool) -> Self {
-        let mut given = request.head.values(FieldId::XRequestId);
-        match given.next() {
-            Some(id) if is_trusted && !id.is_empty() => Self::Given(id),
-            _ => Self::made(),
-        }
-    }
-
-    /// 128 random bits in hexadecimal.
-    fn made() -> Self {
-        Self::Made(hex(fastrand::u128(..).to_ne_bytes()))
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Given(id) => id,
-            Self::Made(id) => id,
-        }
     }
 }

@@ -30,6 +30,7 @@ mod patience;
 mod progress;
 mod receive;
 mod reply;
+mod request_id;
 mod retry;
 mod send;
 mod tries;
