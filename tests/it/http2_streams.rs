@@ -7,9 +7,9 @@ use h2::client::Builder;
 use http::Request;
 
 use crate::support::echo::echo;
-use crate::support::http2::{DATA, END_STREAM, Fate, Frames};
+use crate::support::http2::{DATA, END_STREAM, Fate, Frames, setting};
 use crate::support::streams::{Answer, Streams, capacity, run, send_all, soon};
-use crate::support::{Backend, Conn, Gate, Held, Tinylb, config, ok};
+use crate::support::{Backend, Conn, Gate, Held, Tinylb, config, eventually, ok};
 
 const MIB: usize = 1 << 20;
 
@@ -125,6 +125,32 @@ fn two_hundred_streams_of_which_none_is_read() {
         for head in heads.drain(..3) {
             assert_eq!(Answer::rest(head).await.body.len(), 8 * MIB);
         }
+    });
+}
+
+/// The same where windows are as wide as they can be and nobody reads the socket.
+#[test]
+fn two_hundred_streams_of_a_client_that_does_not_read() {
+    let backend = sized();
+    let tinylb = Tinylb::start(&[backend.url()], &["--workers", "1"]);
+    let before = tinylb.memory();
+    let windows = setting(4, 0x7fff_ffff);
+    let mut client = Frames::with_settings(&tinylb, &windows);
+    client.open_windows(0, 0x3fff_0000);
+    for number in 0..200 {
+        client.get(2 * number + 1, &format!("/{}", 8 * MIB));
+    }
+    backend.wait_for_requests(200);
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(50));
+        let grown = tinylb.memory().saturating_sub(before);
+        assert!(grown < 100, "{grown} MiB for 200 streams");
+        assert_eq!(tinylb.get("/10").status, 200);
+    }
+    println!("{} MiB for 200 streams", tinylb.memory() - before);
+    drop(client);
+    eventually("the backend is let go", || {
+        (tinylb.metric("tinylb_endpoint_requests_in_flight", &[]) == 0.0).then_some(())
     });
 }
 

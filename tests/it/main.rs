@@ -59,6 +59,7 @@ mod http2_life;
 mod http2_messages;
 mod http2_smuggling;
 mod http2_streams;
+mod http2_tls;
 mod http2_tunnels;
 mod limits;
 mod limits_clients;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -53,6 +54,13 @@ impl Streams {
     pub async fn with(tinylb: &Tinylb, builder: &Builder) -> Self {
         let stream = TcpStream::connect(tinylb.address()).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream, builder).await
+    }
+
+    pub async fn over<S>(stream: S, builder: &Builder) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = builder.handshake(stream).await.unwrap();
         Self { sender, driver: tokio::spawn(connection) }
     }
