@@ -44,11 +44,14 @@ pub(super) fn find<'s>(
     request: &Request<'_>,
 ) -> Result<Found<'s>, Here> {
     let Facts { worker, listener, .. } = facts;
-    if let (Some(port), Some(_)) = (listener.config.redirect_https, request.authority)
-        // In front of a proxy that ends TLS it would go on for ever.
+    // Behind a proxy that ends TLS it would go on for ever.
+    if let Some(port) = listener.config.redirect_https
         && !came_by_tls(request, facts)
     {
-        return Err(Here::Redirect(port));
+        return Err(match request.authority {
+            Some(_) => Here::Redirect(port),
+            None => Error::bad_request("no Host, so nowhere to be sent to by HTTPS").into(),
+        });
     }
     if facts.is_misdirected(request.host()) {
         let detail = "the connection's certificate is not for this host";

@@ -21,9 +21,11 @@ pub(super) struct Times {
 }
 
 impl Forward<'_> {
-    /// How long a response is waited for: as long as whoever calls by gRPC waits, if it says so.
+    /// How long a response is waited for: for as long as whoever calls by gRPC does, if that is longer. One
+    /// that has less time ends its call itself, which says nothing of the endpoint.
     pub(super) fn response_timeout(&self) -> Duration {
-        self.call_timeout.unwrap_or(self.upstream.config.timeouts.response)
+        let response = self.upstream.config.timeouts.response;
+        self.call_timeout.map_or(response, |call| call.max(response))
     }
 
     /// Until when the response is waited for, to a request that was sent at `since`.

@@ -212,3 +212,20 @@ fn trailers_behind_an_empty_body_that_was_announced_pass() {
         with_client(tinylb.address(), async |sender| unary(sender, None).await);
     assert_eq!((payload.len(), trailers.unwrap()["grpc-status"].as_bytes()), (0, &b"3"[..]));
 }
+
+#[test]
+fn callers_in_a_hurry_have_no_endpoint_ejected() {
+    let url = server(async |_, respond| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(answer("0", true, respond));
+    });
+    let endpoints = [url.clone(), format!("{url}/other")];
+    let ejection = "ejection = { failures = 1 }";
+    let tinylb = Tinylb::run(&config(&endpoints, "", ejection));
+    for _ in 0..10 {
+        let (head, ..) =
+            with_client(tinylb.address(), async |sender| unary(sender, Some("5m")).await);
+        assert_eq!(head.headers()["grpc-status"], "4");
+    }
+    assert_eq!(tinylb.metric("tinylb_endpoint_up", &[]), 2.0);
+}
