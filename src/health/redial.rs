@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use super::check::introduce;
 use crate::config::ProxyVersion;
 use crate::error::{Error, Kind};
 use crate::net::dial::{Dialled, dial_any};
+use crate::net::stream::Stream;
 use crate::net::tls::client;
 use crate::upstream::Upstream;
 use crate::upstream::endpoint::{Endpoint, Protocol, State};
@@ -80,6 +82,19 @@ impl Redials {
     }
 }
 
+/// How long an endpoint has to say that it does not take our certificate, behind a handshake that was over
+/// for us before: a round trip.
+const REFUSAL: Duration = Duration::from_millis(250);
+
+/// Whether the endpoint at the other end of `stream` still wants to speak to us.
+async fn is_taken(mut stream: Stream) -> Result<(), Error> {
+    match tokio::time::timeout(REFUSAL, stream.read(&mut [0])).await {
+        Ok(Err(error)) => Err(client::refusal(&error).unwrap_or(CLOSED)),
+        // It owes nothing, and may close a connection that has nothing to ask.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
 const CLOSED: Error =
     Error::new(Kind::ConnectionRefused, "the endpoint closed the connection at once");
 const LATE: Error = Error::new(Kind::ConnectionTimeout, "the handshake did not end in time");
@@ -113,7 +128,7 @@ async fn reach(
         };
         match is_http2 {
             true => Begun::on(stream).await.map(drop),
-            false => Ok(()),
+            false => is_taken(stream).await,
         }
     };
     tokio::time::timeout(timeout, begin).await.map_err(|_| LATE)?

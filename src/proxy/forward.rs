@@ -315,10 +315,10 @@ impl<'a> Forward<'a> {
         self.tries.given_up.set(None);
         self.tries.is_last.set(false);
         self.tries.stays_until.set(None);
-        // A request that may not be sent twice is kept until it is known to have been sent at all; in
-        // HTTP/2 an endpoint can say that it has not looked at it.
+        // A request that may not be sent twice is kept until it is known to have been sent at all; by TLS and
+        // in HTTP/2 an endpoint can say that it has not looked at it.
         self.tries.replay.borrow_mut().is_on = line.is_kept
-            || line.connection.stream.is_http2()
+            || line.connection.stream.can_be_refused()
             || self.may_repeat_ever()
             || self.may_repeat_calls();
     }

@@ -31,10 +31,7 @@ fn answered(asked: JoinHandle<Response>) -> String {
 
 /// The standing of the upstream's only or first endpoint, and the failures that were counted against all.
 fn standing(tinylb: &Tinylb) -> (String, f64) {
-    let endpoints: serde_json::Value =
-        serde_json::from_str(&tinylb.admin("/endpoints").text()).unwrap();
-    let state = endpoints["upstreams"][0]["endpoints"][0]["state"].as_str().unwrap().to_owned();
-    (state, tinylb.metric("tinylb_endpoint_failures_total", &[]))
+    (tinylb.first_state(), tinylb.metric("tinylb_endpoint_failures_total", &[]))
 }
 
 #[test]

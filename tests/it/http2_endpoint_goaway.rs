@@ -33,13 +33,6 @@ fn ask(tinylb: &Tinylb, method: &str, path: &str) -> JoinHandle<Response> {
     thread::spawn(move || client.response())
 }
 
-/// The state of the only or first endpoint.
-fn state(tinylb: &Tinylb) -> String {
-    let endpoints: serde_json::Value =
-        serde_json::from_str(&tinylb.admin("/endpoints").text()).unwrap();
-    endpoints["upstreams"][0]["endpoints"][0]["state"].as_str().unwrap().to_owned()
-}
-
 /// Serves a first request, so that others share its connection, and takes in four more. Returns the streams
 /// of these.
 fn four_under_way(frames: &mut Frames) -> Vec<u32> {
@@ -65,7 +58,7 @@ fn four(method: &str, ends: fn(&mut Frames, &[u32])) -> (Vec<Response>, usize, S
     assert_eq!(tinylb.get("/").text(), "first");
     let asked: Vec<_> = (0..4).map(|_| ask(&tinylb, method, "/")).collect();
     let responses = asked.into_iter().map(|asked| asked.join().unwrap()).collect();
-    (responses, backend.connections(), state(&tinylb))
+    (responses, backend.connections(), tinylb.first_state())
 }
 
 fn texts(responses: &[Response]) -> Vec<String> {
@@ -197,7 +190,7 @@ fn an_endpoint_that_takes_no_streams_is_full() {
         assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().text(), "other");
     }
     assert!(backend.connections() <= 4, "{}", backend.connections());
-    assert_eq!(state(&tinylb), "up");
+    assert_eq!(tinylb.first_state(), "up");
 }
 
 #[test]
@@ -221,13 +214,13 @@ fn what_speaks_no_http_2_is_found_before_a_request_is_lost_to_it() {
     ] {
         let tinylb = alone(&[backend.url()], quick);
         ask(&tinylb, "POST", "/").join().unwrap().assert_fault(status, error);
-        assert_eq!(state(&tinylb), "unreachable", "{error}");
+        assert_eq!(tinylb.first_state(), "unreachable", "{error}");
         assert!(tinylb.metric("tinylb_endpoint_connect_failures_total", &[]) >= 1.0);
         let tinylb = Tinylb::run(&ranked(&[backend.url(), other.url()], "", quick));
         for _ in 0..3 {
             assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().text(), "other", "{error}");
         }
-        eventually("it is left alone", || (state(&tinylb) == "unreachable").then_some(()));
+        eventually("it is left alone", || (tinylb.first_state() == "unreachable").then_some(()));
     }
 }
 
@@ -251,11 +244,11 @@ fn an_endpoint_that_begins_to_speak_http_2_is_back() {
     assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().text(), "other");
     while since.elapsed() < silent_for / 2 {
         assert_eq!(tinylb.get("/").text(), "other");
-        assert_eq!(state(&tinylb), "unreachable");
+        assert_eq!(tinylb.first_state(), "unreachable");
     }
     eventually("it is asked again", || (tinylb.get("/").text() == "late").then_some(()));
     assert!(since.elapsed() >= silent_for);
-    assert_eq!(state(&tinylb), "up");
+    assert_eq!(tinylb.first_state(), "up");
 }
 
 /// A stream that is refused says nothing of the connection, and one whose connection is wrong nothing of
@@ -297,6 +290,6 @@ fn no_client_makes_an_endpoint_look_bad_with_bytes_of_its_own() {
     }
     // All of them in targets, where no URI may have them (RFC 3986 2).
     assert_eq!(refused, b"<>`");
-    assert_eq!(state(&tinylb), "up");
+    assert_eq!(tinylb.first_state(), "up");
     assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[]), 0.0);
 }

@@ -94,5 +94,6 @@ mod retry_timeouts;
 mod slow_start;
 mod standard_streams;
 mod sticky;
+mod tls_endpoints;
 mod unfinished_bodies;
 mod websocket;

@@ -84,6 +84,12 @@ impl Stream {
         matches!(self, Self::Http2(_))
     }
 
+    /// Whether the peer can say that it has not looked at what was sent: in HTTP/2, and in TLS, where it may
+    /// not take our certificate.
+    pub const fn can_be_refused(&self) -> bool {
+        matches!(self, Self::Http2(_) | Self::Tls(_))
+    }
+
     /// The stream of HTTP/2, if it is one.
     pub const fn as_http2(&self) -> Option<&Http2Stream> {
         match self {

@@ -253,7 +253,10 @@ impl Begun {
     /// # Errors
     /// What was said is not HTTP/2, or nothing was.
     pub async fn on(stream: Stream) -> Result<Self, Error> {
-        let carrier = Rc::new(Carrier { stream: stream.into(), heard: Cell::new(0) });
+        let refusal = Rc::default();
+        let carrier = Carrier { stream: stream.into(), heard: Cell::new(0), refusal };
+        let refusal = Rc::clone(&carrier.refusal);
+        let carrier = Rc::new(carrier);
         let weak = Rc::downgrade(&carrier);
         let mut builder = Builder::new();
         builder
@@ -272,7 +275,7 @@ impl Begun {
             poll_fn(|cx| begun.poll_settings(cx)).await?;
             Ok(begun)
         };
-        begun.await.map_err(|error| beginning(&error))
+        begun.await.map_err(|error| refusal.get().unwrap_or_else(|| beginning(&error)))
     }
 
     fn poll_settings(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
@@ -291,7 +294,7 @@ const CLOSED: Error =
 /// What it means that HTTP/2 did not begin.
 fn beginning(error: &h2::Error) -> Error {
     match error.get_io() {
-        Some(error) => client::refusal(error).unwrap_or(CLOSED),
+        Some(_) => CLOSED,
         // It went as it came.
         None if error.reason() == Some(Reason::NO_ERROR) => CLOSED,
         None => NO_HTTP2,
@@ -304,6 +307,8 @@ struct Carrier {
     stream: RefCell<Stream>,
     /// How many bytes have come.
     heard: Cell<u64>,
+    /// What an end means that belongs to the TLS handshake; the h2 crate passes only text on.
+    refusal: Rc<Cell<Option<Error>>>,
 }
 
 /// The carrier, for whoever drives the connection.
@@ -320,6 +325,9 @@ impl AsyncRead for Io {
         let read = Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, buf);
         let more = buf.filled().len().saturating_sub(before) as u64;
         self.0.heard.set(self.0.heard.get().wrapping_add(more));
+        if let Poll::Ready(Err(error)) = &read {
+            self.0.refusal.set(client::refusal(error));
+        }
         read
     }
 }

@@ -82,11 +82,14 @@ impl Authority {
 
     /// For a server that has `names`, of which the first is its subject's as well.
     pub fn server(&self, file: &str, names: &[&str]) -> Pair {
-        let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
-        let mut params = CertificateParams::new(names.clone()).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, names[0].clone());
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.give(file, &of_server(names))
+    }
+
+    /// For a server, from one year's beginning to another's.
+    pub fn server_between(&self, file: &str, names: &[&str], years: (i32, i32)) -> Pair {
+        let mut params = of_server(names);
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         self.give(file, &params)
     }
 
@@ -119,5 +122,14 @@ fn of_client(name: &str) -> CertificateParams {
     params.distinguished_name.push(DnType::OrganizationName, "Ours, Inc.");
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn of_server(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
+    let mut params = CertificateParams::new(names.clone()).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, names[0].clone());
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params
 }

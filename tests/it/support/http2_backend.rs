@@ -168,6 +168,10 @@ impl Http2Backend {
         Self { address, shared, asked: None, stop: Some(stop), thread: Some(thread) }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("h2c://{}", self.address)
     }

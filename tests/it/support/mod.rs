@@ -15,6 +15,7 @@ mod process;
 pub mod program;
 pub mod python;
 pub mod streams;
+pub mod tls_front;
 mod told;
 mod usage;
 mod wire;

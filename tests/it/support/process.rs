@@ -120,6 +120,15 @@ impl Tinylb {
         Self::watch(command, None, false, |_| false)
     }
 
+    /// The same as [run](Self::run), with these variables in its environment.
+    #[track_caller]
+    pub fn run_with_env(text: &str, variables: &[(&str, &str)]) -> Self {
+        let file = write(text);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tinylb"));
+        command.arg("run").arg("-c").arg(&file).envs(variables.iter().copied());
+        Self::spawn(command, Some(file))
+    }
+
     /// The same as [start](Self::start), but once it is ready its standard error is a pipe that
     /// nobody holds the other end of.
     #[track_caller]

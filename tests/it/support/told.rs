@@ -40,4 +40,11 @@ impl Tinylb {
     pub fn state(&self, url: &str) -> String {
         self.standing(url)["state"].as_str().expect("a state").to_owned()
     }
+
+    /// The state of the first endpoint.
+    #[track_caller]
+    pub fn first_state(&self) -> String {
+        let told: Value = serde_json::from_str(&self.admin("/endpoints").text()).unwrap();
+        told["upstreams"][0]["endpoints"][0]["state"].as_str().expect("a state").to_owned()
+    }
 }
