@@ -337,6 +337,9 @@ impl<'a> Forward<'a> {
             Kind::TlsFailed if is_kept => Error::new(Kind::ConnectionTerminated, error.detail),
             _ => error,
         };
+        if error.kind == Kind::ResponseTimeout {
+            connection.was_late();
+        }
         // Nothing came back on a connection that had been idle: most likely the endpoint closed it
         // at the same moment (RFC 9112 9.3.1).
         let is_stale = match error.kind {

@@ -58,6 +58,13 @@ impl Connected {
             Hold::Stream(lease) => lease.is_to_blame(),
         }
     }
+
+    /// An answer has not come in time on it.
+    pub fn was_late(&self) {
+        if let Hold::Stream(lease) = &self.hold {
+            lease.was_late();
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -213,3 +213,33 @@ fn nothing_is_sent_on_a_connection_that_has_just_ended() {
     }
     assert_eq!(standing(&tinylb), ("up".into(), 0.0));
 }
+
+#[test]
+fn a_connection_on_which_nothing_came_while_an_answer_was_late_is_not_used_again() {
+    let backend = Http2Backend::held();
+    let tinylb = alone(&[backend.url()], "timeouts = { response = \"300ms\", idle = \"5m\" }");
+    // What both sides say first is over then.
+    let first = ask(&tinylb, "GET", "/first");
+    backend.next().ok("first");
+    assert_eq!(answered(first), "first");
+    let late = ask(&tinylb, "GET", "/late");
+    let never = backend.next();
+    assert_eq!(late.join().unwrap().status, 504);
+    let next = ask(&tinylb, "GET", "/next");
+    backend.next().ok("next");
+    assert_eq!(answered(next), "next");
+    assert_eq!(backend.connections(), 2, "the first may hang");
+
+    // An answer that is late while another one comes is nothing that the connection can help.
+    let late = ask(&tinylb, "GET", "/late");
+    let slow = backend.next();
+    let other = ask(&tinylb, "GET", "/other");
+    backend.next().ok("other");
+    assert_eq!(answered(other), "other");
+    assert_eq!(late.join().unwrap().status, 504);
+    let next = ask(&tinylb, "GET", "/next");
+    backend.next().ok("next");
+    assert_eq!(answered(next), "next");
+    assert_eq!(backend.connections(), 2);
+    drop((never, slow));
+}

@@ -15,7 +15,7 @@ use http::uri::Scheme;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Kind};
 use crate::net::dial::Address;
@@ -55,12 +55,17 @@ const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// How seldom it is asked: servers of gRPC end connections that are pinged more often than this.
 const PING_EVERY: Duration = Duration::from_secs(300);
 
+/// How long an endpoint may take to accept that a connection ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// A connection, as those who share it see it. It ends once nobody does.
 #[derive(Debug)]
 pub(super) struct Link {
     sender: SendRequest<Bytes>,
     carrier: Weak<Carrier>,
     driver: AbortHandle,
+    /// Tells the driver that nobody shares it any more.
+    abandoned: Rc<Notify>,
     pings: RefCell<Option<PingPong>>,
     silence: Cell<Silence>,
     /// When it was last asked whether it is there.
@@ -78,6 +83,8 @@ pub(super) struct Link {
     freed: Rc<Notify>,
     /// Whether its end has been counted against the endpoint.
     is_blamed: Cell<bool>,
+    /// Whether an answer was late and nothing else came meanwhile, so that it is not used any more.
+    is_silent: Cell<bool>,
 }
 
 /// What is known of a peer that says nothing.
@@ -93,26 +100,44 @@ struct Silence {
 
 /// One stream of a connection, in use until this is dropped.
 #[derive(Debug)]
-pub struct Lease(Rc<Link>);
+pub struct Lease {
+    link: Rc<Link>,
+    /// How much the endpoint had said when the stream began.
+    heard: u64,
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get().saturating_sub(1));
-        self.0.idle_since.set(Instant::now());
-        self.0.freed.notify_one();
+        self.link.streams.set(self.link.streams.get().saturating_sub(1));
+        self.link.idle_since.set(Instant::now());
+        self.link.freed.notify_one();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.abandoned.notify_one();
     }
 }
 
 impl Lease {
     /// Whether the connection has ended, and not only the stream.
     pub fn is_over(&self) -> bool {
-        !self.0.is_open()
+        !self.link.is_open()
     }
 
     /// Whether a failure on the stream is one of the endpoint's: where the connection has ended, only the
     /// first of all its streams says so.
     pub fn is_to_blame(&self) -> bool {
-        !self.is_over() || !self.0.is_blamed.replace(true)
+        !self.is_over() || !self.link.is_blamed.replace(true)
+    }
+
+    /// An answer has not come in time. Where nothing else has come either since it was asked for, nothing
+    /// more is asked on this connection: it may hang, and another one may not.
+    pub fn was_late(&self) {
+        if self.link.heard() == self.heard {
+            self.link.is_silent.set(true);
+        }
     }
 }
 
@@ -128,8 +153,17 @@ impl Link {
     ) -> Self {
         let Begun { sender, mut connection, carrier } = begun;
         let pings = connection.ping_pong().into();
+        let abandoned: Rc<Notify> = Rc::default();
+        let is_abandoned = Rc::clone(&abandoned);
         let driver = tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                // What the endpoint has not taken by then it may never take.
+                () = is_abandoned.notified() => {
+                    timeout(FAREWELL, &mut connection).await.unwrap_or(Ok(()))
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection to an endpoint has ended");
             }
             // It is taken until then.
@@ -140,6 +174,7 @@ impl Link {
             sender,
             carrier,
             driver: driver.abort_handle(),
+            abandoned,
             pings,
             silence: Cell::new(Silence { heard: 0, since: now, is_asked: false }),
             asked: Cell::new(None),
@@ -150,6 +185,7 @@ impl Link {
             idle_since: Cell::new(now),
             freed,
             is_blamed: Cell::new(false),
+            is_silent: Cell::new(false),
         }
     }
 
@@ -169,7 +205,7 @@ impl Link {
         };
         let stream = Http2Stream::to_endpoint(self.sender.clone(), scheme);
         let stream = Stream::Http2(Box::new(stream));
-        let hold = Hold::Stream(Lease(Rc::clone(self)));
+        let hold = Hold::Stream(Lease { link: Rc::clone(self), heard: self.heard() });
         (Connected { stream, address: self.address.clone(), hold }, idle_for)
     }
 
@@ -191,7 +227,7 @@ impl Link {
     /// Whether new streams can be begun on it: neither side has ended it.
     pub(super) fn is_open(&self) -> bool {
         let ready = self.sender.clone().poll_ready(&mut noop());
-        !matches!(ready, Poll::Ready(Err(_)))
+        !self.is_silent.get() && !matches!(ready, Poll::Ready(Err(_)))
     }
 
     /// The same, asking the kernel, which may know of an end that the runtime has not seen.
