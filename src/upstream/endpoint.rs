@@ -140,6 +140,7 @@ impl State {
     }
 
     /// Requests that it is working on, over all workers.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.0.load(Relaxed)
     }
@@ -164,6 +165,7 @@ impl State {
     }
 
     /// The limit of requests in flight as its latency has it; `u32::MAX` is none.
+    #[inline]
     pub fn adaptive_limit(&self) -> u32 {
         self.adaptive_limit.load(Relaxed)
     }
@@ -325,6 +327,7 @@ impl Endpoint {
     /// How many requests may be in flight to it whatever its latency is; `u32::MAX` is no limit. Where each
     /// needs a connection, never more than connections: so a request that is let in always finds one, if
     /// need be one that another worker has to give up.
+    #[inline]
     pub fn max_requests(&self) -> u32 {
         match self.max_connections {
             u32::MAX => self.max_requests,
@@ -334,6 +337,7 @@ impl Endpoint {
     }
 
     /// How many requests may be in flight to it now; `u32::MAX` is no limit.
+    #[inline]
     pub fn limit(&self) -> u32 {
         self.max_requests().min(self.state.adaptive_limit())
     }
