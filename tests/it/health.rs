@@ -174,7 +174,7 @@ fn a_check_asks_what_it_is_told_to_and_looks_into_the_body() {
         }
     });
     let health = "path = \"/deep?full=1\", host = \"inside.test\", headers = { X-Check = \"1\" }, \
-                  interval = \"20ms\", body_matches = \"^state: (green|yellow)$\"";
+                  interval = \"20ms\", timeout = \"5s\", body_matches = \"^state: (green|yellow)$\"";
     let tinylb = run(&[backend.url()], health, "");
     eventually("it is asked again", || (asked.load(Ordering::Acquire) > 2).then_some(()));
     assert_eq!(state(&tinylb, &backend.url()), "up");
@@ -183,8 +183,10 @@ fn a_check_asks_what_it_is_told_to_and_looks_into_the_body() {
 #[test]
 fn a_port_of_its_own_and_a_connection_alone() {
     let (backend, port) = (Backend::named("fine"), Refusing::new());
-    let health =
-        format!("type = \"tcp\", interval = \"20ms\", rise = 1, port = {}", port.address().port());
+    let health = format!(
+        "type = \"tcp\", interval = \"20ms\", timeout = \"5s\", rise = 1, port = {}",
+        port.address().port()
+    );
     let tinylb = run(&[backend.url()], &health, "panic = false");
     assert_eq!(state(&tinylb, &backend.url()), "down");
     tinylb.get("/").assert_fault(503, "destination_unavailable");

@@ -97,6 +97,9 @@ fn the_next_priority_takes_over_where_one_is_ejected() {
     let upstream = "ejection = { failures = 3, status = [\"500\"], time = \"500ms\" }";
     let tinylb = Tinylb::run(&config_of(&list, "", upstream));
     assert!(answers(&tinylb, 10).iter().all(|answer| answer == "first"));
+    // Each is counted when its answer is over, for us.
+    let counted = || tinylb.metric("tinylb_requests_total", &["200"]) >= 10.0;
+    eventually("all are counted", || counted().then_some(()));
     is_well.store(false, Relaxed);
     let statuses: Vec<_> = (0..8).map(|_| tinylb.get("/").status).collect();
     // The last 200 may be counted only after the first 500.
