@@ -4,6 +4,7 @@ It says all kinds of things to a server that sends them back, over a connection 
 extensions were agreed on.
 """
 
+import faulthandler
 import os
 import socket
 import ssl
@@ -11,6 +12,10 @@ import sys
 
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
+
+
+# Where it hangs, if it does: less than the time that it has.
+faulthandler.dump_traceback_later(50, exit=True)
 
 
 def open_connection(url, address, ca=None):
