@@ -51,6 +51,8 @@ mod http2_endpoint_bodies;
 mod http2_endpoint_connections;
 mod http2_endpoint_faults;
 mod http2_endpoint_goaway;
+mod http2_endpoint_retries;
+mod http2_endpoint_upgrades;
 mod http2_endpoints;
 mod http2_faults;
 mod http2_floods;
