@@ -106,7 +106,6 @@ fn a_status_that_is_asked_for_again_and_a_try_that_takes_too_long() {
     tinylb.assert_tries("/slow", 2, Some("timeout"));
     let late = ask(&tinylb, "POST", "/late");
     late.join().unwrap().assert_fault(504, "http_response_timeout");
-    assert_eq!(slow.connections(), 1, "the connection is not to blame");
 }
 
 #[test]

@@ -48,6 +48,7 @@ mod http2_answers;
 mod http2_attacks;
 mod http2_bodies;
 mod http2_endpoint_bodies;
+mod http2_endpoint_chaos;
 mod http2_endpoint_connections;
 mod http2_endpoint_faults;
 mod http2_endpoint_goaway;

@@ -450,7 +450,7 @@ fn checks_are_made_as_requests_are() {
     let authority = Authority::new("ours");
     let pair = authority.server("server", &["127.0.0.1"]);
     let (plain, http2) = (Backend::answering(ok("well")), Http2Backend::answering("well"));
-    let health = "\nhealth = { path = \"/healthz\", interval = \"50ms\", rise = 1, fall = 1 }";
+    let health = "\nhealth = { path = \"/healthz\", interval = \"50ms\", rise = 1, fall = 3 }";
     for (url, front) in [
         (None, Some(TlsFront::new(&Terms::new(&pair).alpn(HTTP1), plain.address()))),
         (None, Some(TlsFront::new(&Terms::new(&pair).alpn(BOTH), http2.address()))),

@@ -290,7 +290,8 @@ impl Begun {
     /// What was said is not HTTP/2, or nothing was.
     pub async fn on(stream: Stream) -> Result<Self, Error> {
         let refusal = Rc::default();
-        let carrier = Carrier { stream: stream.into(), heard: Cell::new(0), refusal };
+        let (heard, is_gone) = Default::default();
+        let carrier = Carrier { stream: stream.into(), heard, is_gone, refusal };
         let refusal = Rc::clone(&carrier.refusal);
         let carrier = Rc::new(carrier);
         let weak = Rc::downgrade(&carrier);
@@ -315,11 +316,12 @@ impl Begun {
     }
 
     fn poll_settings(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        match Pin::new(&mut self.connection).poll(cx) {
-            Poll::Ready(ended) => Poll::Ready(ended.and(Err(Reason::NO_ERROR.into()))),
-            Poll::Pending if self.sender.current_max_send_streams() == UNKNOWN => Poll::Pending,
-            Poll::Pending => Poll::Ready(Ok(())),
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        // One that has ended behind them was made; what is sent on it will be turned away.
+        if self.sender.current_max_send_streams() != UNKNOWN {
+            return Poll::Ready(Ok(()));
         }
+        ended.map(|ended| ended.and(Err(Reason::NO_ERROR.into())))
     }
 }
 
@@ -343,6 +345,8 @@ struct Carrier {
     stream: RefCell<Stream>,
     /// How many bytes have come.
     heard: Cell<u64>,
+    /// Whether the peer takes no more.
+    is_gone: Cell<bool>,
     /// What an end means that belongs to the TLS handshake; the h2 crate passes only text on.
     refusal: Rc<Cell<Option<Error>>>,
 }
@@ -368,13 +372,31 @@ impl AsyncRead for Io {
     }
 }
 
+impl Io {
+    /// Has nothing said of a write that failed: the peer has gone, and what it said before, that it has not
+    /// looked at some streams for instance, is still to be read. The end comes behind it.
+    fn unless_gone<T>(&self, written: Poll<io::Result<T>>, gone: T) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(_)) => {
+                self.0.is_gone.set(true);
+                Poll::Ready(Ok(gone))
+            }
+            written => written,
+        }
+    }
+}
+
 impl AsyncWrite for Io {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, buf)
+        if self.0.is_gone.get() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write(cx, buf);
+        self.unless_gone(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -382,7 +404,12 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs)
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        if self.0.is_gone.get() {
+            return Poll::Ready(Ok(all));
+        }
+        let written = Pin::new(&mut *self.0.stream.borrow_mut()).poll_write_vectored(cx, bufs);
+        self.unless_gone(written, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -390,7 +417,11 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx)
+        if self.0.is_gone.get() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx);
+        self.unless_gone(flushed, ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -36,8 +36,11 @@ impl Asked {
     /// Answers 200 with this body.
     pub fn ok(mut self, body: &str) {
         let response = Response::builder().header("content-length", body.len());
-        let mut stream = self.respond.send_response(response.body(()).unwrap(), false).unwrap();
-        stream.send_data(Bytes::copy_from_slice(body.as_bytes()), true).unwrap();
+        // The balancer may have given it up.
+        let response = response.body(()).unwrap();
+        if let Ok(mut stream) = self.respond.send_response(response, false) {
+            let _ = stream.send_data(Bytes::copy_from_slice(body.as_bytes()), true);
+        }
     }
 
     /// Sends a head without fields, with more to come.
