@@ -243,3 +243,25 @@ fn a_connection_on_which_nothing_came_while_an_answer_was_late_is_not_used_again
     assert_eq!(backend.connections(), 2);
     drop((never, slow));
 }
+
+#[test]
+fn a_connection_on_which_nothing_came_until_its_client_left_is_not_used_again() {
+    let backend = Http2Backend::held();
+    let tinylb = alone(&[backend.url()], KEPT);
+    let first = ask(&tinylb, "GET", "/first");
+    backend.next().ok("first");
+    assert_eq!(answered(first), "first");
+    let mut client = tinylb.connect();
+    client.send("GET /never HTTP/1.1\r\nHost: test\r\n\r\n");
+    let never = backend.next();
+    // Longer than the silence that says something.
+    thread::sleep(std::time::Duration::from_millis(1100));
+    client.reset();
+    let in_flight = || tinylb.metric("tinylb_endpoint_requests_in_flight", &[]);
+    eventually("the client's end is noticed", || (in_flight() == 0.0).then_some(()));
+    let next = ask(&tinylb, "GET", "/next");
+    backend.next().ok("next");
+    assert_eq!(answered(next), "next");
+    assert_eq!(backend.connections(), 2);
+    drop(never);
+}

@@ -55,6 +55,10 @@ const PING_PATIENCE: Duration = Duration::from_secs(5);
 /// How seldom it is asked: servers of gRPC end connections that are pinged more often than this.
 const PING_EVERY: Duration = Duration::from_secs(300);
 
+/// A stream that is given up after this time, without anything having come on its connection, may have
+/// been on one that hangs; one that is given up sooner says nothing, as hedged requests do.
+const LONG_SILENCE: Duration = Duration::from_secs(1);
+
 /// How long an endpoint may take to accept that a connection ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -102,12 +106,17 @@ struct Silence {
 #[derive(Debug)]
 pub struct Lease {
     link: Rc<Link>,
-    /// How much the endpoint had said when the stream began.
+    /// How much the endpoint had said when the stream began, and when that was.
     heard: u64,
+    since: Instant,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // Given up by whoever waited, a call at its deadline for instance.
+        if self.since.elapsed() >= LONG_SILENCE {
+            self.was_late();
+        }
         self.link.streams.set(self.link.streams.get().saturating_sub(1));
         self.link.idle_since.set(Instant::now());
         self.link.freed.notify_one();
@@ -205,7 +214,7 @@ impl Link {
         };
         let stream = Http2Stream::to_endpoint(self.sender.clone(), scheme);
         let stream = Stream::Http2(Box::new(stream));
-        let hold = Hold::Stream(Lease { link: Rc::clone(self), heard: self.heard() });
+        let hold = Hold::Stream(Lease { link: Rc::clone(self), heard: self.heard(), since: now });
         (Connected { stream, address: self.address.clone(), hold }, idle_for)
     }
 
