@@ -166,14 +166,19 @@ impl<'a> Forward<'a> {
                 Err(failed) if failed.again == Again::Anew => failed,
                 result => return result,
             };
-            // One that was in use a moment ago has not gone stale: that is the endpoint's doing.
-            let failed = Failed { again: Again::Sent(RetryReason::StaleConnection), ..stale };
-            let is_stale = failed.error.kind == Kind::Unprocessed || idle_for >= SOONEST_STALE;
+            let reason = match stale.error.kind {
+                Kind::ResponseMalformed => RetryReason::Malformed,
+                _ => RetryReason::StaleConnection,
+            };
+            let failed = Failed { again: Again::Sent(reason), ..stale };
+            // A connection that was in use a moment ago has not gone stale: the endpoint has failed.
+            let is_stale =
+                failed.error.kind != Kind::ConnectionTerminated || idle_for >= SOONEST_STALE;
             if !is_stale && self.judge(picked, &failed) {
                 return Err(failed);
             }
             self.tries.renewals.set(self.tries.renewals.get() + 1);
-            self.count_retry(RetryReason::StaleConnection);
+            self.count_retry(reason);
             line = self.dial(picked).await?;
         }
     }
@@ -340,10 +345,19 @@ impl<'a> Forward<'a> {
         if error.kind == Kind::ResponseTimeout {
             connection.was_late();
         }
-        // Nothing came back on a connection that had been idle: most likely the endpoint closed it
-        // at the same moment (RFC 9112 9.3.1).
+        // A reused connection that ends without a response was most likely closed by the endpoint at the same
+        // moment (RFC 9112 9.3.1). A malformed response on one is most likely the rest of an earlier response.
+        let is_unanswered_reuse = match error.kind {
+            Kind::ConnectionTerminated | Kind::ResponseMalformed => is_kept && connection.is_over(),
+            Kind::Unprocessed => true,
+            _ => false,
+        };
+        if is_unanswered_reuse && self.upstream.config.retry.attempts > 1 {
+            self.tries.unanswered_reuses.set(self.tries.unanswered_reuses.get() + 1);
+        }
         let is_stale = match error.kind {
             Kind::ConnectionTerminated => !was_written || self.may_repeat(true),
+            Kind::ResponseMalformed => self.may_repeat(true),
             Kind::Unprocessed => true,
             _ => false,
         };

@@ -64,8 +64,16 @@ impl Forward<'_> {
     pub(super) fn may_repeat(&self, was_sent: bool) -> bool {
         (self.is_repeatable || !was_sent)
             && self.is_replayable()
-            && self.progress.attempts.get() < self.upstream.config.retry.attempts
+            && self.attempts_used() < self.upstream.config.retry.attempts
             && self.deadline().is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// The number of requests sent, less those that are no attempts. At most `retry.attempts` of these are left
+    /// out: a request that crashes every endpoint must not reach all of them.
+    fn attempts_used(&self) -> u32 {
+        let limit = self.upstream.config.retry.attempts;
+        let free = self.tries.unanswered_reuses.get().min(limit);
+        self.progress.attempts.get().saturating_sub(free)
     }
 
     /// Whether all of the request is still there, and nothing of an answer has been passed on.
@@ -87,7 +95,7 @@ impl Forward<'_> {
     /// Whether the next try could be followed by another one.
     pub(super) fn may_repeat_next(&self) -> bool {
         self.is_repeatable
-            && self.progress.attempts.get() + 1 < self.upstream.config.retry.attempts
+            && self.attempts_used() + 1 < self.upstream.config.retry.attempts
             && self.tries.replay.borrow().is_whole
     }
 

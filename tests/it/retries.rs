@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Refusing, Tinylb, ok, ranked};
+use crate::support::{Backend, Refusing, Tinylb, config, ok, ranked};
+
+/// A log of JSON besides, for the configurations of [`config`].
+const LOGGING: &str = "workers = 2\nlog = { access = \"json\" }";
 
 /// Reads one whole request, then closes in order.
 fn hanging_up() -> Backend {
@@ -197,7 +200,90 @@ fn an_interim_answer_has_gone_to_the_client_and_is_no_answer() {
     tinylb.assert_tries("/hints", 2, Some("reset"));
 }
 
-/// What turns out closed costs an attempt, and no other endpoint anything.
+/// Answers the first request of its first connection and closes it at the second one; resets its second
+/// connection if `resets`; answers everything after that.
+fn losing_its_idle_connection(resets: bool) -> Backend {
+    Backend::new(move |mut conn| match conn.index {
+        0 => {
+            conn.request();
+            conn.send(ok("first"));
+            conn.request();
+        }
+        1 if resets => {
+            conn.request();
+            conn.reset();
+        }
+        _ => conn.answer_all(ok("fresh")),
+    })
+}
+
+/// RFC 9112 9.3.1: a request that a closed connection has swallowed is sent again, which is no attempt.
+#[test]
+fn the_replacement_of_a_stale_connection_is_no_attempt() {
+    let (first, second) = (losing_its_idle_connection(true), losing_its_idle_connection(false));
+    let upstream = "policy = \"round-robin\"\nejection = false\nretry = { attempts = 2 }";
+    let urls = [first.url(), second.url()];
+    let tinylb = Tinylb::run(&config(&urls, "", upstream).replace("workers = 2", LOGGING));
+    let mut client = tinylb.connect();
+    for _ in 0..2 {
+        assert_eq!(client.get("/").text(), "first");
+    }
+    // Four times sent, twice on fresh connections.
+    assert_eq!(client.get("/stale").text(), "fresh");
+    tinylb.assert_tries("/stale", 4, Some("stale_connection,reset"));
+    assert_eq!((first.requests().len(), second.requests().len()), (3, 3));
+}
+
+/// A request that every endpoint fails on reaches no more than twice as many as `attempts` says.
+#[test]
+fn a_request_on_stale_connections_only_is_given_up_in_the_end() {
+    let backends = [(); 8].map(|()| losing_its_idle_connection(true));
+    let urls = backends.each_ref().map(Backend::url);
+    let upstream = "policy = \"round-robin\"\nejection = false\nretry = { attempts = 2 }";
+    let tinylb = Tinylb::run(&config(&urls, "", upstream).replace("workers = 2", LOGGING));
+    let mut client = tinylb.connect();
+    for _ in 0..8 {
+        assert_eq!(client.get("/").text(), "first");
+    }
+    client.get("/deadly").assert_fault(502, "connection_terminated");
+    tinylb.assert_tries("/deadly", 4, Some("stale_connection,reset"));
+}
+
+/// The rest of an earlier response makes a reused connection useless, and says nothing of the endpoint.
+#[test]
+fn a_malformed_response_on_a_reused_connection_is_asked_for_again_on_a_fresh_one() {
+    let backend = Backend::new(|mut conn| {
+        conn.request();
+        conn.send(ok("first"));
+        while conn.request().is_some() {
+            conn.send(if conn.index == 0 { "stray rest\r\n\r\n".into() } else { ok("fresh") });
+        }
+    });
+    let tinylb = Tinylb::run(&ranked(&[backend.url()], "", "retry = { attempts = 2 }"));
+    let mut client = tinylb.connect();
+    assert_eq!(client.get("/").text(), "first");
+    assert_eq!(client.get("/spoilt").text(), "first");
+    tinylb.assert_tries("/spoilt", 2, Some("malformed"));
+    assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[&backend.url()]), 0.0);
+}
+
+/// What may not be sent twice is not, whatever the connection.
+#[test]
+fn a_post_is_not_repeated_where_a_reused_connection_answers_nonsense() {
+    let backend = Backend::new(|mut conn| {
+        conn.request();
+        conn.send(ok("first"));
+        while conn.request().is_some() && conn.send("stray rest\r\n\r\n") {}
+    });
+    let tinylb = Tinylb::run(&ranked(&[backend.url()], "", ""));
+    let mut client = tinylb.connect();
+    assert_eq!(client.get("/").text(), "first");
+    client.send(request("POST", "/once"));
+    client.response().assert_fault(502, "http_protocol_error");
+    assert_eq!(backend.requests().len(), 2);
+}
+
+/// What turns out closed costs no other endpoint anything.
 #[test]
 fn a_stale_connection_is_replaced_before_others_are_asked() {
     let backend = Backend::new(|mut conn| {
