@@ -190,6 +190,8 @@ pub struct EndpointStats {
     pub connect_failures: Counter,
     /// Requests that were sent on a kept connection.
     pub reuses: Counter,
+    /// Connections closed because the endpoint sent bytes that belong to no response.
+    pub stray: Counter,
     /// Answers whose head came.
     pub responses: Counter,
     /// The time that those took, from asked to the head, in microseconds, all together.

@@ -26,6 +26,9 @@ pub struct Response<'a> {
     pub is_persistent: bool,
     /// The length in `Content-Length`, also where there is no body (HEAD, 304).
     pub content_length: Option<u64>,
+    /// Whether the head announces a body that must not follow (the response to HEAD, 304). Some servers send it
+    /// all the same.
+    pub may_have_stray_body: bool,
 }
 
 impl<'a> Response<'a> {
@@ -45,6 +48,11 @@ impl<'a> Response<'a> {
         if line.version == Version::Http10 && announced == Some(Framing::Chunked) {
             return Err(Error::bad_response("Transfer-Encoding in HTTP/1.0"));
         }
+        let announces_body = matches!(announced, Some(Framing::Length(_) | Framing::Chunked));
+        if announces_body && matches!(line.status, 100 | 102..=199) {
+            // RFC 9110 8.6, RFC 9112 6.1. The body would be read as the final response.
+            return Err(Error::bad_response("a body announced in an informational response"));
+        }
         let bodiless = method == Method::Head || matches!(line.status, 100..=199 | 204 | 304);
         let framing = match announced {
             _ if bodiless => Framing::Empty,
@@ -61,12 +69,17 @@ impl<'a> Response<'a> {
             reason: line.reason.slice(bytes),
             options,
             framing,
-            is_persistent: stays && framing != Framing::UntilClose,
+            // A 204 must not announce a body (RFC 9110 8.6). One that does may send it as well, and it would be
+            // taken for the response to the next request.
+            is_persistent: stays
+                && framing != Framing::UntilClose
+                && !(line.status == 204 && announces_body),
             content_length: match announced {
                 Some(Framing::Empty) => Some(0),
                 Some(Framing::Length(n)) => Some(n),
                 _ => None,
             },
+            may_have_stray_body: bodiless && announces_body,
         })
     }
 
@@ -114,6 +127,14 @@ mod tests {
             (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Framing::Empty, true),
             (Method::Head, "HTTP/1.1 200 OK\r\n\r\n", Framing::Empty, true),
             (Method::Get, "HTTP/1.1 204 No\r\n\r\n", Framing::Empty, true),
+            (Method::Get, "HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", Framing::Empty, true),
+            (Method::Get, "HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\n", Framing::Empty, false),
+            (
+                Method::Put,
+                "HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Framing::Empty,
+                false,
+            ),
             (Method::Get, "HTTP/1.1 304 No\r\nContent-Length: 3\r\n\r\n", Framing::Empty, true),
             (
                 Method::Get,
@@ -162,6 +183,12 @@ mod tests {
                 assert_eq!(response.unwrap_err().kind, Kind::ResponseMalformed, "{fields}");
             });
         }
+        for (status, is_malformed) in [(100, true), (101, false), (103, true), (199, true)] {
+            let head = format!("HTTP/1.1 {status} x\r\nContent-Length: 3\r\n\r\n");
+            interpret(Method::Get, &head, |response| {
+                assert_eq!(response.is_err(), is_malformed, "{head}");
+            });
+        }
         interpret(
             Method::Get,
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -169,6 +196,23 @@ mod tests {
                 assert!(response.is_err());
             },
         );
+    }
+
+    #[test]
+    fn a_body_that_must_not_follow_is_noticed() {
+        for (method, head, expected) in [
+            (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true),
+            (Method::Head, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+            (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
+            (Method::Head, "HTTP/1.1 200 OK\r\n\r\n", false),
+            (Method::Get, "HTTP/1.1 304 No\r\nContent-Length: 3\r\n\r\n", true),
+            (Method::Get, "HTTP/1.1 304 No\r\n\r\n", false),
+            (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", false),
+        ] {
+            interpret(method, head, |response| {
+                assert_eq!(response.unwrap().may_have_stray_body, expected, "{head}");
+            });
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The endpoint's half of an exchange: the response, received and passed on as it comes.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -23,6 +22,7 @@ use crate::net::deadline::{Deadline, Elapsed};
 use crate::net::stream::{ReadHalf, WriteHalf, read_fault};
 use crate::stats::RetryReason;
 use crate::upstream::Picked;
+use crate::upstream::pool::Keep;
 
 /// Informational responses that are forwarded before the final one; more is an endpoint in a loop.
 const MAX_INFORMATIONAL: u32 = 64;
@@ -49,8 +49,8 @@ pub(super) enum Received {
     Whole {
         /// What the client was told of its connection.
         persistence: Persistence,
-        /// For how long the connection to the endpoint may be kept, if at all.
-        keep: Option<Duration>,
+        /// How the connection to the endpoint may be kept, if at all.
+        keep: Option<Keep>,
     },
     /// HTTP is over: a 101, and what came behind it.
     Switched(Buffer),
@@ -61,7 +61,7 @@ struct Plan {
     from: Framing,
     to: Framing,
     persistence: Persistence,
-    keep: Option<Duration>,
+    keep: Option<Keep>,
     /// How much of it may be held back until it is whole, in bytes.
     hold: usize,
 }
@@ -265,9 +265,9 @@ impl Forward<'_> {
     /// Renders the head of the final response.
     fn begin(&self, response: &Response<'_>, picked: &Picked<'_>, output: &mut Vec<u8>) -> Plan {
         let Self { worker, progress, request, .. } = self;
-        // The endpoint answers before it has the whole request. Nobody will read the rest, and a
-        // client that waits for a 100 may not even send it (RFC 9110 10.1.1).
-        let is_early = progress.sending.get() == Sending::Underway;
+        // The endpoint answers before it has the whole request, or takes no more of it. Nobody will read the
+        // rest, and a client that waits for a 100 may not even send it (RFC 9110 10.1.1).
+        let is_early = progress.sending.get() != Sending::Whole;
         let to = rewrite::client_framing(request, response);
         let stays = request.is_persistent()
             && to != Framing::UntilClose
@@ -288,7 +288,8 @@ impl Forward<'_> {
             hsts: self.listener.hsts(),
         };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
-        let keep = self.keep(response);
+        // An endpoint that answers early may close without reading the rest.
+        let keep = self.keep(response).filter(|_| !is_early);
         let hold = match self.upstream.config.retry.hold {
             hold if hold > 0 && self.may_repeat(true) && !is_event_stream(response) => hold,
             _ => 0,
@@ -296,14 +297,17 @@ impl Forward<'_> {
         Plan { from: response.framing, to, persistence, keep, hold }
     }
 
-    /// For how long the connection that `response` came on may be kept, if at all.
-    fn keep(&self, response: &Response<'_>) -> Option<Duration> {
+    /// How the connection that `response` came on may be kept, if at all.
+    fn keep(&self, response: &Response<'_>) -> Option<Keep> {
         // One that was introduced as a client's is of no use to another.
         let may_be_kept = response.is_persistent && self.upstream.config.proxy_protocol.is_none();
         may_be_kept.then(|| {
             let idle = self.upstream.config.timeouts.idle;
             let told = response.keep_alive_timeout();
-            told.map_or(idle, |told| told.mul_f64(KEEP_ALIVE_MARGIN).min(idle))
+            Keep {
+                idle: told.map_or(idle, |told| told.mul_f64(KEEP_ALIVE_MARGIN).min(idle)),
+                is_quarantined: response.may_have_stray_body,
+            }
         })
     }
 
@@ -315,7 +319,7 @@ impl Forward<'_> {
         via: &mut Passage<'_, '_, '_>,
     ) -> Result<Received, Error> {
         let Self { worker, progress, request, .. } = self;
-        let Passage { from_endpoint, writer, output, deadline, .. } = via;
+        let Passage { picked, from_endpoint, writer, output, deadline, .. } = via;
         let framing = from_endpoint.framing(plan.from);
         let mut source = Source::new(from_endpoint, buffer, framing);
         let mut sink = Sink::new(writer, output, plan.to, &progress.begun);
@@ -347,8 +351,11 @@ impl Forward<'_> {
                 Broken::Sink(Fault::Refused(error)) => error,
                 Broken::Sink(_) => Error::CLIENT_CLOSED,
             })?;
-        // What comes behind the end belongs to no request of ours.
-        let keep = plan.keep.filter(|_| source.buffer.is_empty());
+        let is_stray = !source.buffer.is_empty();
+        if is_stray {
+            self.endpoint_stats(picked.endpoint, |stats| stats.stray.add(1));
+        }
+        let keep = plan.keep.filter(|_| !is_stray);
         worker.buffers.put(source.buffer);
         Ok(Received::Whole { persistence: plan.persistence, keep })
     }

@@ -2,12 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::stats::{RetryReason, RetryReasons};
 use crate::upstream::budget::Retrying;
+use crate::upstream::pool::Keep;
 
 /// What has been tried for one request.
 #[derive(Debug, Default)]
@@ -35,8 +35,8 @@ pub(super) struct Tries {
     pub is_last: Cell<bool>,
     /// Until when the try that is under way is waited for, since it could not be given up.
     pub stays_until: Cell<Option<Instant>>,
-    /// For how long the connection of a try that was given up may be kept.
-    pub keep: Cell<Option<Duration>>,
+    /// How the connection of a try that was given up may be kept.
+    pub keep: Cell<Option<Keep>>,
 }
 
 impl Tries {

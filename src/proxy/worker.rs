@@ -107,7 +107,7 @@ impl Worker {
         Self {
             index,
             shared,
-            pool: RefCell::default(),
+            pool: RefCell::new(Pool::new(index)),
             http2: RefCell::default(),
             buffers: Buffers::default(),
             clock: Clock::new(),

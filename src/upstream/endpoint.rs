@@ -263,6 +263,13 @@ impl Place {
     pub fn is_wanted(&self) -> bool {
         self.state.is_connection_wanted() || self.shared.is_place_wanted()
     }
+
+    /// Counts, for this `worker`, that the endpoint sent bytes on the connection that belong to no response.
+    pub fn count_stray(&self, worker: usize) {
+        if let Some(stats) = self.state.stats.get(worker) {
+            stats.stray.add(1);
+        }
+    }
 }
 
 impl Drop for Place {

@@ -10,11 +10,25 @@ use super::Upstream;
 use super::endpoint::{Endpoint, Place, Protocol};
 use super::http2::Lease;
 use crate::net::dial::Address;
-use crate::net::stream::Stream;
+use crate::net::stream::{IdleState, Stream};
 
 /// Idle connections that are kept for one endpoint by one worker; more than any worker uses at
 /// once at the speed of one core, and a bound on what a burst leaves behind.
 const MAX_IDLE: usize = 1024;
+
+/// How long a connection must stay silent before it is used again, if its last response may be followed by a body
+/// that does not belong there: servers that send one do so at once.
+const QUARANTINE: Duration = Duration::from_millis(100);
+
+/// How a connection is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// How long it is kept at most, idle.
+    pub idle: Duration,
+    /// Whether a body may still come that belongs to no response (behind the response to HEAD, or a 304). Then
+    /// the connection is used again only after [`QUARANTINE`].
+    pub is_quarantined: bool,
+}
 
 /// A connection to one address of an endpoint.
 #[derive(Debug)]
@@ -72,6 +86,8 @@ struct Idle {
     connection: Connected,
     since: Instant,
     until: Instant,
+    /// The end of its quarantine, if it is in one.
+    quarantine: Option<Instant>,
 }
 
 impl Idle {
@@ -80,15 +96,34 @@ impl Idle {
         let is_so = matches!(hold, Hold::Place { protocol, .. } if *protocol == endpoint.protocol);
         is_so && endpoint.addresses.contains(address)
     }
+
+    fn is_usable(&self, now: Instant) -> bool {
+        self.quarantine.is_none_or(|end| end <= now)
+    }
+
+    /// Whether the connection is open and silent. Stray bytes are counted for this `worker`.
+    fn is_quiet(&self, worker: usize) -> bool {
+        let state = self.connection.stream.idle_state();
+        if let (IdleState::Stray, Hold::Place { place, .. }) = (state, &self.connection.hold) {
+            place.count_stray(worker);
+        }
+        state == IdleState::Quiet
+    }
 }
 
 /// The idle connections of one worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Pool {
+    worker: usize,
     idle: HashMap<u64, Vec<Idle>, FixedState>,
 }
 
 impl Pool {
+    /// The empty pool of this `worker`.
+    pub fn new(worker: usize) -> Self {
+        Self { worker, idle: HashMap::default() }
+    }
+
     /// The connection to `endpoint` that was used last, and how long ago, if one is left that its
     /// peer has not closed, and that leads where the endpoint still is, in the way that it is spoken to: its
     /// name may have moved, and a reload may ask for more of its certificate. To be `sure` costs a system
@@ -100,10 +135,11 @@ impl Pool {
         sure: bool,
     ) -> Option<(Connected, Duration)> {
         let idle = self.idle.get_mut(&endpoint.state.id)?;
-        while let Some(kept) = idle.pop() {
+        while let Some(at) = idle.iter().rposition(|kept| kept.is_usable(now)) {
+            let kept = idle.remove(at);
             if kept.until > now
                 && kept.is_to(endpoint)
-                && kept.connection.stream.is_quiet()
+                && kept.is_quiet(self.worker)
                 && (!sure || kept.connection.stream.is_quiet_in_the_kernel())
             {
                 return Some((kept.connection, now.saturating_duration_since(kept.since)));
@@ -112,19 +148,14 @@ impl Pool {
         None
     }
 
-    /// Keeps `connection` for the next request to `endpoint`, for at most so `long` from `since`;
-    /// unless a request on another worker needs its place, or it is a stream of HTTP/2, which is done.
-    pub fn put(
-        &mut self,
-        endpoint: &Endpoint,
-        connection: Connected,
-        since: Instant,
-        long: Duration,
-    ) {
+    /// Keeps `connection`, idle `since` then, for the next request to `endpoint`; unless a request on another
+    /// worker needs its place, or it is a stream of HTTP/2, which is done.
+    pub fn put(&mut self, endpoint: &Endpoint, connection: Connected, since: Instant, keep: Keep) {
         let Hold::Place { place, .. } = &connection.hold else { return };
         let idle = self.idle.entry(endpoint.state.id).or_default();
         if idle.len() < MAX_IDLE && !place.is_wanted() {
-            idle.push(Idle { connection, since, until: since + long });
+            let quarantine = keep.is_quarantined.then(|| since + QUARANTINE);
+            idle.push(Idle { connection, since, until: since + keep.idle, quarantine });
         }
     }
 
@@ -132,7 +163,7 @@ impl Pool {
     /// connections are forgotten.
     pub fn sweep(&mut self, now: Instant) {
         self.idle.retain(|_, idle| {
-            idle.retain(|idle| idle.until > now && idle.connection.stream.is_quiet());
+            idle.retain(|idle| idle.until > now && idle.is_quiet(self.worker));
             !idle.is_empty()
         });
     }
@@ -197,7 +228,11 @@ mod tests {
         stream.readable().await.unwrap();
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const fn keep(seconds: u64) -> Keep {
+        Keep { idle: Duration::from_secs(seconds), is_quarantined: false }
+    }
+
+    const LONG: Keep = keep(60);
 
     #[tokio::test]
     async fn the_last_used_is_taken_first_and_closed_ones_never() {
@@ -232,9 +267,32 @@ mod tests {
         endpoint.addresses.pop();
         pool.put(&endpoint, kept, Instant::now(), LONG);
         pool.put(&endpoint, moved, Instant::now(), LONG);
-        pool.put(&endpoint, old, Instant::now(), Duration::ZERO);
+        pool.put(&endpoint, old, Instant::now(), keep(0));
         let mut take = || pool.take(&endpoint, Instant::now(), false).map(|(c, _)| c.address);
         assert_eq!([take(), take()], [Some(address), None]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_quarantine_is_used_once_it_has_been_silent_and_closed_if_it_has_not() {
+        let mut endpoint = endpoints(&[1]).remove(0);
+        let mut pool = Pool::default();
+        let now = Instant::now();
+        let quarantined = Keep { is_quarantined: true, ..LONG };
+        let (silent, _silent) = pair(&mut endpoint).await;
+        let (stray, mut straying) = pair(&mut endpoint).await;
+        let (usual, _usual) = pair(&mut endpoint).await;
+        let addresses = [&usual, &silent].map(|connected| connected.address.clone());
+        pool.put(&endpoint, usual, now, LONG);
+        pool.put(&endpoint, silent, now, quarantined);
+        pool.put(&endpoint, stray, now, quarantined);
+        straying.write_all(b"body").await.unwrap();
+        readable(&pool.idle[&endpoint.state.id][2].connection).await;
+        let mut take = |now| pool.take(&endpoint, now, false).map(|(c, _)| c.address);
+        let [usual, silent] = addresses;
+        assert_eq!([take(now), take(now)], [Some(usual), None]);
+        let later = now + QUARANTINE;
+        assert_eq!([take(later), take(later)], [Some(silent), None]);
+        assert_eq!(endpoint.state.stats[0].stray.get(), 1);
     }
 
     #[tokio::test]
@@ -245,7 +303,9 @@ mod tests {
         pool.put(&endpoint, ours, Instant::now(), LONG);
         // Nothing is awaited from here on, so the runtime cannot learn of it.
         drop(theirs);
-        assert!(pool.idle[&endpoint.state.id][0].connection.stream.is_quiet());
+        assert!(
+            pool.idle[&endpoint.state.id][0].connection.stream.idle_state() == IdleState::Quiet
+        );
         assert!(pool.take(&endpoint, Instant::now(), true).is_none());
     }
 
@@ -258,7 +318,7 @@ mod tests {
         let (old, _old) = pair(&mut one).await;
         let (closed, closing) = pair(&mut two).await;
         let (kept, _kept) = pair(&mut three).await;
-        pool.put(&one, old, now, Duration::ZERO);
+        pool.put(&one, old, now, keep(0));
         pool.put(&two, closed, Instant::now(), LONG);
         pool.put(&three, kept, Instant::now(), LONG);
         drop(closing);
@@ -292,7 +352,7 @@ mod tests {
         let mut pool = Pool::default();
         let (first, _first) = pair(&mut all[0]).await;
         let (second, _second) = pair(&mut all[1]).await;
-        pool.put(&all[0], first, Instant::now(), LONG + Duration::from_secs(1));
+        pool.put(&all[0], first, Instant::now(), keep(61));
         pool.put(&all[1], second, Instant::now(), LONG);
         let shared = std::sync::Arc::new(crate::upstream::Shared::new(1));
         let config = crate::config::Upstream::new("u", Vec::new());

@@ -95,6 +95,7 @@ mod retry_settled;
 mod retry_statuses;
 mod retry_timeouts;
 mod slow_start;
+mod spoilt_connections;
 mod standard_streams;
 mod sticky;
 mod tls_endpoints;

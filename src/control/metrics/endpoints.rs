@@ -33,7 +33,7 @@ impl Sums {
             family.encode_family(&labels)?.encode_gauge(&u64::from(endpoint.limit()))?;
         }
         type Cell = fn(&EndpointStats) -> &Counter;
-        let counters: [(&str, &str, Cell); 5] = [
+        let counters: [(&str, &str, Cell); 6] = [
             ("endpoint_connections", "Connections made to it", |s| &s.connects),
             ("endpoint_connect_failures", "Connections to it that could not be made", |s| {
                 &s.connect_failures
@@ -41,6 +41,11 @@ impl Sums {
             ("endpoint_connection_reuses", "Requests sent on a connection that was kept", |s| {
                 &s.reuses
             }),
+            (
+                "endpoint_stray_responses",
+                "Connections closed because the endpoint sent bytes that belong to no response",
+                |s| &s.stray,
+            ),
             ("endpoint_responses", "Responses whose head came", |s| &s.responses),
             ("endpoint_failures", "Exchanges that failed by its fault", |s| &s.failures),
         ];

@@ -37,6 +37,17 @@ pub enum Stream {
 #[derive(Debug)]
 pub struct Tls(RefCell<TlsStream<Stream>>);
 
+/// The state of a connection on which nothing is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdleState {
+    /// It is open, and nothing has come.
+    Quiet,
+    /// Bytes have come that belong to nothing.
+    Stray,
+    /// The peer has closed or reset it.
+    Ended,
+}
+
 /// The half of a [`Stream`] that is read from.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "as the streams that they are halves of")]
@@ -121,18 +132,27 @@ impl Stream {
         }
     }
 
-    /// Whether nothing has come in that nobody has read: no end, no reset, no stray bytes; as far as
-    /// the runtime knows, which costs no system call while that is so.
-    pub fn is_quiet(&self) -> bool {
-        let would_block = |read: io::Result<usize>| matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+    /// The state of a connection on which nothing is expected, as far as the runtime knows. That costs no
+    /// system call while it is quiet.
+    pub fn idle_state(&self) -> IdleState {
+        let of = |read: io::Result<usize>| match read {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => IdleState::Quiet,
+            Ok(1..) => IdleState::Stray,
+            Ok(0) | Err(_) => IdleState::Ended,
+        };
         match self {
-            Self::Tcp(stream) => would_block(stream.try_read(&mut [0])),
-            Self::Unix(stream) => would_block(stream.try_read(&mut [0])),
-            // What is only the business of TLS, such as tickets, is taken in here.
+            Self::Tcp(stream) => of(stream.try_read(&mut [0])),
+            Self::Unix(stream) => of(stream.try_read(&mut [0])),
+            // Messages of TLS itself, such as tickets, are taken in here.
             Self::Tls(stream) => {
-                stream.poll_plaintext(&mut Context::from_waker(Waker::noop())).is_pending()
+                let mut tls = stream.0.borrow_mut();
+                match Pin::new(&mut *tls).poll_fill_buf(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Pending => IdleState::Quiet,
+                    Poll::Ready(Ok([_, ..])) => IdleState::Stray,
+                    Poll::Ready(_) => IdleState::Ended,
+                }
             }
-            Self::Http2(_) => false,
+            Self::Http2(_) => IdleState::Ended,
         }
     }
 
@@ -263,8 +283,8 @@ impl ReadHalf<'_> {
         }
     }
 
-    /// Waits until the peer has gone for good. That it says no more is not enough: it may wait for an
-    /// answer.
+    /// Waits until the peer has reset the connection. That it has closed its side is not enough: it may still
+    /// read.
     pub async fn gone(&self) {
         match self {
             Self::Tcp(half) => drop(half.ready(Interest::ERROR).await),
