@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::client::Departure;
 use super::worker::{LARGE, SMALL, Worker};
 use crate::error::Error;
 use crate::http::body::{Decoder, Framing, Step};
@@ -53,15 +54,15 @@ pub(super) struct Waits<'d> {
     pub read: Option<Duration>,
     /// Whether a source that owes nothing at the moment may be quiet for as long as it likes.
     pub may_pause: bool,
-    /// Whether all is over once the source's peer has gone for good, whatever it has sent before.
-    pub needs_source: bool,
+    /// When the source's peer counts as gone, which ends the transfer whatever it has sent before.
+    pub departure: Option<Departure<'d>>,
     pub write: Duration,
 }
 
 impl<'d> Waits<'d> {
     /// For something of ours, which comes from nowhere.
     pub(super) fn to_write(deadline: &'d mut Deadline, write: Duration) -> Self {
-        Self { deadline, read: None, may_pause: false, needs_source: false, write }
+        Self { deadline, read: None, may_pause: false, departure: None, write }
     }
 }
 
@@ -305,14 +306,14 @@ pub(super) async fn relay(
                 source.passing = consume;
                 let data = source.buffer.filled().get(..payload).unwrap_or_default();
                 passing(data).map_err(refused)?;
-                let needed = waits.needs_source;
-                unless_gone(source.io, needed, pin!(sink.data(data, waits))).await?;
+                let departure = waits.departure;
+                unless_gone(source.io, departure, pin!(sink.data(data, waits))).await?;
                 source.passed();
             }
             Step::More => {
                 let filled = if sink.hold == 0 {
-                    let needed = waits.needs_source;
-                    unless_gone(source.io, needed, pin!(sink.flush(waits))).await?;
+                    let departure = waits.departure;
+                    unless_gone(source.io, departure, pin!(sink.flush(waits))).await?;
                     source.fill(worker, waits).await
                 } else {
                     let filled = source.fill(worker, waits);
@@ -345,16 +346,17 @@ pub(super) async fn relay(
     }
 }
 
-/// Writes; where it `matters`, only as long as the peer that it comes from has not gone.
+/// Writes, but only until the `departure` of the peer that the payload comes from, if that matters.
 async fn unless_gone(
     from: &ReadHalf<'_>,
-    matters: bool,
+    departure: Option<Departure<'_>>,
     write: Pin<&mut impl Future<Output = Result<(), Fault>>>,
 ) -> Result<(), Broken> {
+    let Some(departure) = departure else { return write.await.map_err(Broken::Sink) };
     tokio::select! {
         biased;
         written = write => written.map_err(Broken::Sink),
-        () = from.gone(), if matters => Err(Broken::Source(Fault::Closed)),
+        () = departure.wait(from) => Err(Broken::Source(Fault::Closed)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client's connection, and what is done with it between requests.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -14,7 +14,7 @@ use crate::http::buffer::Buffer;
 use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
 use crate::net::origin::Origin;
-use crate::net::stream::Stream;
+use crate::net::stream::{ReadHalf, Stream};
 use crate::net::tls::Session;
 
 /// How long a connection that we close is read from, so that what the client still sends does not
@@ -95,6 +95,29 @@ impl Facts {
 impl Drop for Facts {
     fn drop(&mut self) {
         self.worker.count_connection_closed();
+    }
+}
+
+/// When a client counts as gone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Departure<'a> {
+    /// Whether a client that closes its side still waits for the response.
+    pub half_close: bool,
+    /// Whether a response has begun. A client may close its side then, since it has said all.
+    pub begun: &'a Cell<bool>,
+}
+
+impl Departure<'_> {
+    /// Waits until the client at the other end of `io` has gone.
+    pub(super) async fn wait(self, io: &ReadHalf<'_>) {
+        let has_gone = || !self.half_close && !self.begun.get();
+        if has_gone() {
+            io.closed().await;
+            if has_gone() {
+                return;
+            }
+        }
+        io.gone().await;
     }
 }
 

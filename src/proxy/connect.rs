@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::progress::Forward;
+use super::progress::{ClientSide, Forward};
 use super::retry::Failed;
 use crate::error::{Error, Kind};
 use crate::http::buffer::Buffer;
@@ -56,9 +56,14 @@ impl Line {
 
 impl<'a> Forward<'a> {
     /// A connection that is most likely a new one.
-    pub(super) async fn dial(&self, picked: &Picked<'a>) -> Result<Line, Failed> {
+    pub(super) async fn dial(
+        &self,
+        picked: &Picked<'a>,
+        client: &ClientSide<'_, '_>,
+    ) -> Result<Line, Failed> {
+        let connecting = self.connect(picked.endpoint);
         // Dialling is rare; in a box it takes no room in every other exchange.
-        let line = Box::pin(self.connect(picked.endpoint)).await;
+        let line = Box::pin(self.while_client_waits(client, connecting)).await;
         line.map_err(|error| Failed::new(error, self.again(error, false)))
     }
 

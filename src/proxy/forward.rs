@@ -60,7 +60,7 @@ impl<'a> Forward<'a> {
             let index = picked.index;
             self.judge(&picked, &failed);
             drop(picked);
-            Box::pin(self.try_again(&failed, index)).await?;
+            Box::pin(self.while_client_waits(client, self.try_again(&failed, index))).await?;
             failure = Some(failed.error);
         }
     }
@@ -111,8 +111,7 @@ impl<'a> Forward<'a> {
                 tokio::select! {
                     biased;
                     () = ticket.woken() => Ok(()),
-                    // As while an endpoint is waited for, a FIN is no reason to stop.
-                    () = source.io.gone() => Err(Error::CLIENT_CLOSED),
+                    () = self.departure().wait(source.io) => Err(Error::CLIENT_CLOSED),
                 }
             };
             // What has waited and was sent nowhere need not keep to limits that are gone.
@@ -141,6 +140,22 @@ impl<'a> Forward<'a> {
         }
     }
 
+    /// Waits for `step`, as long as the client waits as well.
+    ///
+    /// # Errors
+    /// The errors of `step`, and a client that has gone.
+    pub(super) async fn while_client_waits<T>(
+        &self,
+        client: &ClientSide<'_, '_>,
+        step: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            done = step => done,
+            () = self.departure().wait(client.source.io) => Err(Error::CLIENT_CLOSED),
+        }
+    }
+
     /// Whether the request's upstream is still as it was when the request began.
     fn is_in_force(&self) -> bool {
         let snapshot = self.worker.snapshot();
@@ -157,7 +172,7 @@ impl<'a> Forward<'a> {
     ) -> Result<Next, Failed> {
         let mut line = match self.kept(picked.endpoint, picked.since) {
             Some(line) => line,
-            None => self.dial(picked).await?,
+            None => self.dial(picked, client).await?,
         };
         self.tries.renewals.set(0);
         loop {
@@ -179,7 +194,7 @@ impl<'a> Forward<'a> {
             }
             self.tries.renewals.set(self.tries.renewals.get() + 1);
             self.count_retry(reason);
-            line = self.dial(picked).await?;
+            line = self.dial(picked, client).await?;
         }
     }
 

@@ -65,8 +65,7 @@ impl<'a> Forward<'a> {
         tokio::select! {
             biased;
             raced = self.race_on(picked, line, head, delay) => raced,
-            // A FIN is no reason to stop, as it is none while one endpoint is asked.
-            () = client.gone() => {
+            () = self.departure().wait(client) => {
                 Err(Failed::new(Error::CLIENT_CLOSED, Again::Never))
             }
         }

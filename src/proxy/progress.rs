@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::body::Source;
-use super::client::Facts;
+use super::client::{Departure, Facts};
 use super::snapshot::Route;
 use super::tries::Tries;
 use super::worker::{Listener, Worker};
@@ -52,6 +52,11 @@ pub(super) struct ClientSide<'a, 'b> {
 }
 
 impl Forward<'_> {
+    /// When the client counts as gone.
+    pub(super) const fn departure(&self) -> Departure<'_> {
+        Departure { half_close: self.listener.config.half_close, begun: &self.progress.begun }
+    }
+
     /// Counts something of the upstream.
     pub(super) fn upstream_stats(&self, count: impl FnOnce(&UpstreamStats)) {
         if let Some(stats) = self.upstream.shared.stats.get(self.worker.index) {

@@ -333,7 +333,7 @@ impl Forward<'_> {
             deadline,
             read: Some(self.upstream.config.timeouts.body),
             may_pause: true,
-            needs_source: false,
+            departure: None,
             write: self.listener.config.timeouts.body,
         };
         let sent = &progress.bytes.1;

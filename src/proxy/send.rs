@@ -62,7 +62,7 @@ impl Forward<'_> {
             read: Some(self.listener.config.timeouts.body),
             // Who streams messages sends them when there are any.
             may_pause: self.is_grpc,
-            needs_source: true,
+            departure: Some(self.departure()),
             write: self.upstream.config.timeouts.body,
         };
         match self.send_body(source, &mut sink, &mut waits).await {
@@ -80,8 +80,7 @@ impl Forward<'_> {
             // They are not kept.
             self.tries.replay.borrow_mut().spoil();
         }
-        // A FIN is no reason to stop: the client has said all, and waits. A reset is.
-        source.io.gone().await;
+        self.departure().wait(source.io).await;
         Err(Error::CLIENT_CLOSED)
     }
 

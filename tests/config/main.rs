@@ -64,6 +64,7 @@ address = "[::1]:8443"
 trusted_proxies = ["10.0.0.0/8", "fd00::1"]
 max_connections = 10
 max_body = "10MiB"
+half_close = true
 timeouts = { head = "1s", idle = "2s", body = "3s", tunnel = "4s" }
 
 [[listeners]]
@@ -103,6 +104,7 @@ endpoints = ["http://a"]
     let t = first.timeouts;
     assert_eq!([t.head, t.idle, t.body, t.tunnel], [1, 2, 3, 4].map(seconds));
     assert_eq!(second.max_body, Some(1000));
+    assert_eq!((first.half_close, second.half_close), (true, false));
 
     // In the order of the file, not of the alphabet.
     let [b, a] = config.upstreams.try_into().unwrap();

@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn any_value_of_any_key_is_read_or_refused(
         key in prop::sample::select(vec![
-            "address", "max_body", "max_connections", "trusted_proxies", "timeouts", "workers",
+            "address", "half_close", "max_body", "max_connections", "trusted_proxies", "timeouts", "workers",
             "listen", "access", "timeout", "host", "path", "upstream", "policy", "endpoints",
             "resolve", "url", "weight", "head", "response", "max_connections_per_client", "idempotent",
             "hedge", "hash", "sticky", "health", "ejection", "panic", "retry", "limits", "queue",

@@ -258,47 +258,6 @@ fn a_response_may_stream_while_the_request_does() {
 }
 
 #[test]
-fn a_client_that_half_closes_after_its_request_is_answered() {
-    let (go, gone) = mpsc::channel();
-    let gone = std::sync::Mutex::new(gone);
-    let backend = Backend::new(move |mut conn| {
-        while conn.request().is_some() {
-            gone.lock().unwrap().recv().unwrap();
-            conn.send(ok("still answered"));
-        }
-    });
-    let tinylb = Tinylb::before(&backend);
-    for body in ["", "Content-Length: 4\r\n"] {
-        let mut client = tinylb.connect();
-        let body_bytes = if body.is_empty() { "" } else { "body" };
-        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{body}\r\n{body_bytes}"));
-        client.half_close();
-        go.send(()).unwrap();
-        assert_eq!(client.response().text(), "still answered");
-        client.assert_closed();
-    }
-}
-
-/// Requests that lay in the socket when the FIN came are whole requests too.
-#[test]
-fn a_client_that_half_closes_after_pipelining_gets_every_answer() {
-    let backend = echoing();
-    let tinylb = Tinylb::before(&backend);
-    let mut client = tinylb.connect();
-    client.send(
-        "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\n",
-    );
-    client.half_close();
-    assert_eq!(client.response().text(), "/1 0");
-    assert_eq!(client.response().text(), "/2 0");
-    if let Some(response) = client.try_response_to("GET") {
-        assert_eq!(response.status, 400, "the third is not whole");
-    }
-    client.assert_closed();
-    assert_eq!(backend.requests().len(), 2);
-}
-
-#[test]
 fn a_client_that_resets_ends_the_exchange_and_is_logged_as_499() {
     let (arrived, arrives) = mpsc::channel();
     let backend = Backend::new(move |mut conn| {

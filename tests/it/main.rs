@@ -25,6 +25,7 @@ mod backend_stalls;
 mod balance_workers;
 mod bodies;
 mod certificates;
+mod client_closes;
 mod client_timeouts;
 mod drain;
 mod ejection;

@@ -60,6 +60,7 @@ pub(super) fn read(reader: &Reader<'_>, mut table: Table<'_>) -> Option<DraftLis
     listener.max_connections_per_client =
         table.count("max_connections_per_client", 1..=MAX_AT_ONCE);
     listener.max_body = table.get("max_body").and_then(|v| max_body(&v));
+    set(&mut listener.half_close, table.boolean("half_close"));
     if let Some(value) = table.get("timeouts") {
         timeouts(&mut listener.timeouts, &value, &mut places);
     }

@@ -33,6 +33,9 @@ pub struct Listener {
     pub max_connections_per_client: Option<u32>,
     /// The largest request body in bytes; larger ones are refused with 413. No limit where `None`.
     pub max_body: Option<u64>,
+    /// Whether a client that closes its side of the connection before a response has begun still waits for it.
+    /// Otherwise its request is given up.
+    pub half_close: bool,
     /// How long clients may take.
     pub timeouts: ClientTimeouts,
 }
@@ -50,6 +53,7 @@ impl Listener {
             max_connections: None,
             max_connections_per_client: None,
             max_body: None,
+            half_close: false,
             timeouts: ClientTimeouts::default(),
         }
     }

@@ -241,6 +241,14 @@ impl Tls {
     fn poll_plaintext(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0.borrow_mut()).poll_fill_buf(cx).map_ok(|_| ())
     }
+
+    /// Ready at the end of the stream.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match Pin::new(&mut *self.0.borrow_mut()).poll_fill_buf(cx) {
+            Poll::Ready(Ok([_, ..])) | Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => Poll::Ready(()),
+        }
+    }
 }
 
 impl ReadHalf<'_> {
@@ -283,8 +291,23 @@ impl ReadHalf<'_> {
         }
     }
 
-    /// Waits until the peer has reset the connection. That it has closed its side is not enough: it may still
-    /// read.
+    /// Waits until the peer has closed its side of the connection, or reset it; on a stream of HTTP/2 until it
+    /// is reset, since the end of a message is no close.
+    ///
+    /// By TLS, a close behind bytes that nobody reads is not noticed.
+    pub async fn closed(&self) {
+        // Readiness for priority data includes the end of the peer's side, and not that for other data.
+        const CLOSED: Interest = Interest::PRIORITY.add(Interest::ERROR);
+        match self {
+            Self::Tcp(half) => drop(half.ready(CLOSED).await),
+            Self::Unix(half) => drop(half.ready(CLOSED).await),
+            Self::Tls(stream) => poll_fn(|cx| stream.poll_closed(cx)).await,
+            Self::Http2(_) => self.gone().await,
+        }
+    }
+
+    /// Waits until the peer has reset the connection. That it has closed its side is not enough: it may
+    /// wait for a response.
     pub async fn gone(&self) {
         match self {
             Self::Tcp(half) => drop(half.ready(Interest::ERROR).await),
