@@ -52,6 +52,8 @@ pub struct Record<'a> {
     pub endpoint: Option<&'a str>,
     /// How often the request was sent.
     pub attempts: u32,
+    /// Connections to endpoints that could not be made for it.
+    pub connect_failures: u32,
     /// Why there was more than one try.
     pub retries: RetryReasons,
     /// What went wrong.
@@ -151,7 +153,7 @@ fn write_text(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     text(out, "route", r.route.map(str::as_bytes));
     text(out, "upstream", r.upstream.map(|(name, _)| name.as_bytes()));
     text(out, "endpoint", r.endpoint.map(str::as_bytes));
-    write!(out, " attempts={}", r.attempts)?;
+    write!(out, " attempts={} connect_failures={}", r.attempts, r.connect_failures)?;
     text(out, "retries", reasons(r.retries).as_deref().map(str::as_bytes));
     text(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
     text(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
@@ -207,6 +209,7 @@ fn write_json(out: &mut Vec<u8>, r: &Record<'_>, now: SystemTime) -> io::Result<
     json(out, "upstream", r.upstream.map(|(name, _)| name.as_bytes()));
     json(out, "endpoint", r.endpoint.map(str::as_bytes));
     write!(out, ",\"attempts\":{}", r.attempts)?;
+    write!(out, ",\"connect_failures\":{}", r.connect_failures)?;
     json(out, "retries", reasons(r.retries).as_deref().map(str::as_bytes));
     json(out, "policy", r.upstream.map(|(_, policy)| policy.as_bytes()));
     json(out, "error", r.error.map(|error| error.kind.name().as_bytes()));
@@ -255,6 +258,7 @@ mod tests {
         upstream: Some(("u", "p2c")),
         endpoint: Some("http://e:1"),
         attempts: 1,
+        connect_failures: 0,
         retries: RetryReasons::NONE,
         error: Some(Error::new(crate::error::Kind::ConnectionRefused, "refused")),
         request_id: None,

@@ -113,21 +113,23 @@ impl Answer<'_> {
             },
         };
         output.clear();
-        progress.status.set(match here {
+        let (status, body) = match here {
             Here::Failed(error) => {
                 let before = progress.upstream_status.borrow();
-                reply::error(output, self.worker, error, &before, Some(self.id), shape);
-                error.kind.status()
+                let body = reply::error(output, self.worker, error, &before, Some(self.id), shape);
+                (error.kind.status(), body)
             }
-            Here::Options => reply::options(output, self.worker, shape),
+            Here::Options => (reply::options(output, self.worker, shape), 0),
             Here::Redirect(port) => {
-                reply::redirect(output, self.worker, self.request, port, self.id, shape)
+                (reply::redirect(output, self.worker, self.request, port, self.id, shape), 0)
             }
-        });
+        };
+        progress.status.set(status);
         let begun = &progress.begun;
         let mut sink = Sink::new(client.writer, output, Framing::Empty, begun);
         let mut waits = Waits::to_write(client.deadline, write);
         let written = sink.finish(&mut waits).await;
+        progress.bytes.1.set(if written.is_ok() { body } else { 0 });
         (if written.is_ok() { next } else { Next::Close }, error)
     }
 

@@ -64,7 +64,13 @@ impl<'a> Forward<'a> {
         let connecting = self.connect(picked.endpoint);
         // Dialling is rare; in a box it takes no room in every other exchange.
         let line = Box::pin(self.while_client_waits(client, connecting)).await;
-        line.map_err(|error| Failed::new(error, self.again(error, false)))
+        line.map_err(|error| {
+            if error.kind.is_unreachable() {
+                let failures = &self.progress.connect_failures;
+                failures.set(failures.get() + 1);
+            }
+            Failed::new(error, self.again(error, false))
+        })
     }
 
     /// A kept connection to the endpoint, or a new stream on one, at the time `now`.

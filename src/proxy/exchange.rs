@@ -242,6 +242,7 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         upstream: None,
         endpoint: None,
         attempts: progress.attempts.get(),
+        connect_failures: progress.connect_failures.get(),
         retries: tries.reasons.get(),
         error,
         request_id: Some(request_id.as_bytes()),
@@ -306,7 +307,7 @@ async fn refuse_unread(
     output.clear();
     let mut shape = Shape::closing(listener.hsts());
     shape.has_body = asked.is_none_or(|(method, _)| method != b"HEAD");
-    reply::error(output, worker, error, b"", None, shape);
+    let body = reply::error(output, worker, error, b"", None, shape);
     let begun = &Cell::new(false);
     let (_, mut writer) = stream.split();
     let mut sink = Sink::new(&mut writer, output, Framing::Empty, begun);
@@ -319,13 +320,14 @@ async fn refuse_unread(
         // Without the query, as ever.
         path: asked.and_then(|(_, target)| target.split(|b| *b == b'?').next()),
         status: error.kind.status(),
-        bytes: (0, 0),
+        bytes: (0, body),
         duration: Duration::ZERO,
         upstream_duration: None,
         route: None,
         upstream: None,
         endpoint: None,
         attempts: 0,
+        connect_failures: 0,
         retries: RetryReasons::NONE,
         error: Some(error),
         request_id: None,

@@ -79,6 +79,8 @@ pub(super) struct Progress {
     pub endpoint: Cell<Option<usize>>,
     /// How often the request was sent.
     pub attempts: Cell<u32>,
+    /// Connections that could not be made for it.
+    pub connect_failures: Cell<u32>,
     /// How far the sending of the request is.
     pub sending: Cell<Sending>,
     /// Whether the client waits for a 100 before it sends the body, which the endpoint owes then.

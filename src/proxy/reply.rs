@@ -41,7 +41,7 @@ impl Shape {
 const HTTPS_PORT: u16 = 443;
 
 /// Appends the answer to a request that failed with `error`. `upstream_status` is what an endpoint
-/// said in `Proxy-Status` before its response was refused.
+/// said in `Proxy-Status` before its response was refused. Returns the length of the body in bytes.
 pub(super) fn error(
     out: &mut Vec<u8>,
     worker: &Worker,
@@ -49,7 +49,7 @@ pub(super) fn error(
     upstream_status: &[u8],
     request_id: Option<&[u8]>,
     shape: Shape,
-) {
+) -> u64 {
     let status = error.kind.status();
     let body = match shape.is_grpc {
         true => String::new(),
@@ -76,9 +76,11 @@ pub(super) fn error(
         _ => {}
     }
     out.extend_from_slice(b"\r\n");
-    if shape.has_body {
-        out.extend_from_slice(body.as_bytes());
+    if !shape.has_body {
+        return 0;
     }
+    out.extend_from_slice(body.as_bytes());
+    body.len() as u64
 }
 
 /// Appends the trailers of a call that began well and failed with `error`.

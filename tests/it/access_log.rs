@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Backend, Refusing, Tinylb, config, eventually};
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "time",
     "client",
     "method",
@@ -21,6 +21,7 @@ const KEYS: [&str; 19] = [
     "upstream",
     "endpoint",
     "attempts",
+    "connect_failures",
     "retries",
     "policy",
     "error",
@@ -257,4 +258,29 @@ fn it_never_blocks_a_worker() {
     }
     let dropped = tinylb.metric("tinylb_access_log_dropped_lines_total", &[]);
     assert!(dropped > 0.0, "what was dropped is counted");
+}
+
+/// A body of the balancer's own is a body too.
+#[test]
+fn own_answers_are_logged_with_their_bytes_and_the_connections_that_failed() {
+    let dead = [(); 3].map(|()| Refusing::new());
+    let urls = dead.each_ref().map(Refusing::url);
+    let tinylb = logging("json", &urls, "");
+    let mut client = tinylb.connect();
+    let response = client.get("/nobody");
+    response.assert_fault(502, "connection_refused");
+    let line = tinylb.told("/nobody");
+    assert_eq!(line["bytes_out"], response.body.len());
+    assert_eq!((&line["attempts"], &line["connect_failures"]), (&0.into(), &3.into()), "{line}");
+    client.send("HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status, 502);
+    assert_eq!(tinylb.told("/head")["bytes_out"], 0);
+    // One that is refused before it is understood.
+    client.send("GET /bad HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.status, 400);
+    assert_eq!(tinylb.told("/bad")["bytes_out"], response.body.len());
+    let sent = tinylb.metric("tinylb_sent_bytes_total", &[]);
+    let bodies = ["/nobody", "/bad"].map(|path| tinylb.told(path)["bytes_out"].as_f64().unwrap());
+    assert_eq!(sent, bodies.iter().sum::<f64>());
 }
