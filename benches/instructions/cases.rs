@@ -126,7 +126,7 @@ fn response_rewrite(calls: u32) {
     for _ in 0..calls {
         out.clear();
         let (framing, stays) = (response.framing, Persistence::Stays);
-        let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None };
+        let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None, may_upgrade: true };
         rewrite::response(&mut out, black_box(&response), framing, stays, ours, String::new);
         black_box(&out);
     }

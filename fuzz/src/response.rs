@@ -113,7 +113,7 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>, response: &R
     assert!(!is_http11 || framing != Framing::UntilClose, "no need to close for HTTP/1.1");
     let mut out = Vec::new();
     let date = || "Tue, 15 Nov 1994 08:12:31 GMT".to_owned();
-    let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None };
+    let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None, may_upgrade: is_http11 };
     rewrite::response(&mut out, response, framing, persistence, ours, date);
     let shown = format!("{} -> {}", show(head), show(&out));
     let before = Lines::of(head).expect(&shown);
@@ -123,8 +123,13 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>, response: &R
     assert_eq!(lines.others(is_other), before.others(is_other), "{shown}");
     assert!(!lines.values("date").is_empty(), "{shown}");
     assert_eq!(lines.values("via").last(), Some(&&b"1.1 tinylb-0"[..]), "{shown}");
-    assert_eq!(lines.elements("connection"), Vec::from_iter(option), "{shown}");
-    assert!(lines.values("upgrade").is_empty() && lines.values("te").is_empty(), "{shown}");
+    let names_protocols = is_http11 && response.status == 426;
+    let protocols = if names_protocols { before.values("upgrade") } else { Vec::new() };
+    let upgrade = (!protocols.is_empty()).then_some("upgrade");
+    let options = Vec::from_iter(option.into_iter().chain(upgrade));
+    assert_eq!(lines.elements("connection"), options, "{shown}");
+    assert_eq!(lines.values("upgrade"), protocols, "{shown}");
+    assert!(lines.values("te").is_empty(), "{shown}");
     assert!(lines.values("content-length").len() <= 1, "{shown}");
     assert!(lines.framing().is_some(), "{shown}");
 

@@ -189,6 +189,8 @@ pub struct Ours<'a> {
     pub cookie: Option<&'a [u8]>,
     /// For how long the client is told to come by HTTPS only.
     pub hsts: Option<Duration>,
+    /// Whether the client speaks HTTP/1.1, the only version with upgrades.
+    pub may_upgrade: bool,
 }
 
 /// Appends the head of `response`, as the client gets it with a body of this `framing`. `date` makes
@@ -222,12 +224,38 @@ pub fn response(
         }
         _ => {}
     }
-    match persistence {
-        Persistence::Stays => {}
-        Persistence::StaysByWord => line(out, b"Connection", b"keep-alive"),
-        Persistence::Closes => line(out, b"Connection", b"close"),
-    }
+    connection_of_response(out, response, persistence, ours.may_upgrade);
     out.extend_from_slice(b"\r\n");
+}
+
+/// `Connection`, and the `Upgrade` of a 426, which must name the protocols (RFC 9110 15.5.22).
+fn connection_of_response(
+    out: &mut Vec<u8>,
+    response: &Response<'_>,
+    persistence: Persistence,
+    may_upgrade: bool,
+) {
+    let names_protocols = may_upgrade
+        && response.status == 426
+        && response.head.values(FieldId::Upgrade).next().is_some();
+    let options: &[u8] = match (persistence, names_protocols) {
+        (Persistence::Stays, false) => return,
+        (Persistence::StaysByWord, _) => b"keep-alive",
+        (Persistence::Closes, false) => b"close",
+        (Persistence::Closes, true) => b"close, upgrade",
+        (Persistence::Stays, true) => b"upgrade",
+    };
+    line(out, b"Connection", options);
+    if names_protocols {
+        upgrades(out, response);
+    }
+}
+
+/// The `Upgrade` lines of a response.
+fn upgrades(out: &mut Vec<u8>, response: &Response<'_>) {
+    for protocols in response.head.values(FieldId::Upgrade) {
+        line(out, b"Upgrade", protocols);
+    }
 }
 
 /// Appends the field that has browsers come by HTTPS only, for so long (RFC 6797). Behind one of the
@@ -244,9 +272,7 @@ pub fn informational(out: &mut Vec<u8>, response: &Response<'_>) {
     fields(out, response);
     if response.status == 101 {
         line(out, b"Connection", b"Upgrade");
-        for protocol in response.head.values(FieldId::Upgrade) {
-            line(out, b"Upgrade", protocol);
-        }
+        upgrades(out, response);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -482,7 +508,7 @@ mod tests {
         let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
         let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
         let mut out = Vec::new();
-        let ours = Ours { pseudonym: "me", cookie: None, hsts: None };
+        let ours = Ours { pseudonym: "me", cookie: None, hsts: None, may_upgrade: true };
         response(&mut out, &understood, Framing::Chunked, Persistence::Closes, ours, || {
             "now".into()
         });

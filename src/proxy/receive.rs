@@ -286,6 +286,7 @@ impl Forward<'_> {
             pseudonym,
             cookie: cookie.as_ref().map(String::as_bytes),
             hsts: self.listener.hsts(),
+            may_upgrade: request.version == Version::Http11,
         };
         rewrite::response(output, response, to, persistence, ours, || worker.date());
         // An endpoint that answers early may close without reading the rest.

@@ -101,4 +101,5 @@ mod standard_streams;
 mod sticky;
 mod tls_endpoints;
 mod unfinished_bodies;
+mod upgrade_required;
 mod websocket;
