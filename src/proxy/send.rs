@@ -119,7 +119,8 @@ impl Forward<'_> {
                 _ => Ok(()),
             }
         };
-        relay(self.worker, source, sink, waits, self.request.takes_trailers, passing).await
+        // `TE` is about responses: the trailers of a request go on in any case (RFC 9110 6.5, 10.1.4).
+        relay(self.worker, source, sink, waits, true, passing).await
     }
 }
 

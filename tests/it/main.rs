@@ -89,6 +89,7 @@ mod redirects;
 mod refused;
 mod refused_bodies;
 mod reload;
+mod request_trailers;
 mod retries;
 mod retry_bodies;
 mod retry_budget;
