@@ -57,7 +57,7 @@ pub enum Kind {
     VersionNotSupported,
     /// 499 in the log, nothing on the wire: the client went away.
     ClientClosed,
-    /// 502: the request has passed through this instance before.
+    /// 502: the request has passed through this instance too often before.
     LoopDetected,
     /// 503: no endpoint can be tried.
     Unavailable,

@@ -97,7 +97,7 @@ fn request_rewrite(head: &[u8], calls: u32) {
         is_trusted: false,
         is_tls: false,
         subject: None,
-        pseudonym: "tinylb-0123456789abcdef",
+        pseudonym: Some("tinylb-0123456789abcdef"),
         request_id: b"00112233445566778899aabbccddeeff",
         forwarded: false,
         closes: false,
@@ -126,7 +126,8 @@ fn response_rewrite(calls: u32) {
     for _ in 0..calls {
         out.clear();
         let (framing, stays) = (response.framing, Persistence::Stays);
-        let ours = Ours { pseudonym: "tinylb-0", cookie: None, hsts: None, may_upgrade: true };
+        let ours =
+            Ours { pseudonym: Some("tinylb-0"), cookie: None, hsts: None, may_upgrade: true };
         rewrite::response(&mut out, black_box(&response), framing, stays, ours, String::new);
         black_box(&out);
     }

@@ -16,6 +16,8 @@ pub struct Response<'a> {
     pub head: Head<'a>,
     /// Its status, 100 to 999.
     pub status: u16,
+    /// The endpoint's version.
+    pub version: Version,
     /// Its reason phrase.
     pub reason: &'a [u8],
     /// What `Connection` says.
@@ -66,6 +68,7 @@ impl<'a> Response<'a> {
         Ok(Self {
             head,
             status: line.status,
+            version: line.version,
             reason: line.reason.slice(bytes),
             options,
             framing,

@@ -29,8 +29,8 @@ pub struct Hop<'a> {
     pub is_tls: bool,
     /// The subject of the client's certificate, if it has shown one.
     pub subject: Option<&'a str>,
-    /// The name of this instance in `Via`.
-    pub pseudonym: &'a str,
+    /// The name of this instance in `Via`; no `Via` is added where `None`.
+    pub pseudonym: Option<&'a str>,
     /// The request's id.
     pub request_id: &'a [u8],
     /// Whether to add `Forwarded` (RFC 7239).
@@ -183,8 +183,8 @@ pub enum Persistence {
 /// What this hop adds to a response.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours<'a> {
-    /// The name of this instance in `Via`.
-    pub pseudonym: &'a str,
+    /// The name of this instance in `Via`; no `Via` is added where `None`.
+    pub pseudonym: Option<&'a str>,
     /// The value of a `Set-Cookie` field for the client's session.
     pub cookie: Option<&'a [u8]>,
     /// For how long the client is told to come by HTTPS only.
@@ -208,7 +208,7 @@ pub fn response(
     if !has_date {
         line(out, b"Date", date().as_bytes());
     }
-    via(out, Version::Http11, ours.pseudonym);
+    via(out, response.version, ours.pseudonym);
     if let Some(cookie) = ours.cookie {
         line(out, b"Set-Cookie", cookie);
     }
@@ -309,7 +309,9 @@ fn fields(out: &mut Vec<u8>, response: &Response<'_>) -> bool {
     has_date
 }
 
-fn via(out: &mut Vec<u8>, received: Version, pseudonym: &str) {
+/// `Via`, with the version of the message that was received.
+fn via(out: &mut Vec<u8>, received: Version, pseudonym: Option<&str>) {
+    let Some(pseudonym) = pseudonym else { return };
     out.extend_from_slice(match received {
         Version::Http11 => b"Via: 1.1 ",
         Version::Http10 => b"Via: 1.0 ",
@@ -408,7 +410,7 @@ mod tests {
         is_trusted: false,
         is_tls: false,
         subject: None,
-        pseudonym: "tinylb-x",
+        pseudonym: Some("tinylb-x"),
         request_id: b"id",
         forwarded: false,
         closes: false,
@@ -508,7 +510,7 @@ mod tests {
         let line = parse_response(head.as_bytes(), &mut parsed).unwrap();
         let understood = Response::interpret(head.as_bytes(), line, &parsed, Method::Get).unwrap();
         let mut out = Vec::new();
-        let ours = Ours { pseudonym: "me", cookie: None, hsts: None, may_upgrade: true };
+        let ours = Ours { pseudonym: Some("me"), cookie: None, hsts: None, may_upgrade: true };
         response(&mut out, &understood, Framing::Chunked, Persistence::Closes, ours, || {
             "now".into()
         });

@@ -37,6 +37,10 @@ impl From<Error> for Here {
     }
 }
 
+/// How many passes through here before make a request a loop. Once or twice is a layout: balancer, cache,
+/// and balancer again for another route.
+const LOOP: usize = 3;
+
 /// Where the request goes, unless it is to be answered here.
 pub(super) fn find<'s>(
     facts: &Facts,
@@ -57,8 +61,8 @@ pub(super) fn find<'s>(
         let detail = "the connection's certificate is not for this host";
         return Err(Error::new(Kind::Misdirected, detail).into());
     }
-    if request.has_passed(&worker.shared.pseudonym) {
-        let detail = "the request has passed through here before";
+    if request.passes_through(&worker.shared.pseudonym) >= LOOP {
+        let detail = "the request has passed through here three times before";
         return Err(Error::new(Kind::LoopDetected, detail).into());
     }
     if let (Framing::Length(length), Some(limit)) = (request.framing, listener.config.max_body)

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind};
 use crate::http::body::Framing;
 use crate::http::buffer::Buffer;
 use crate::http::grpc;
+use crate::http::h2;
 use crate::http::head::{
     Field, FieldId, Head, MAX_HEAD, Scanner, Version, as_response_fault, parse_response,
 };
@@ -81,10 +82,12 @@ impl Forward<'_> {
         if buffer.capacity() == 0 {
             buffer = self.worker.buffers.small();
         }
+        let is_http2 = via.from_endpoint.is_http2();
+        let parse = if is_http2 { h2::parse_response } else { parse_response };
         for informational in 0..=MAX_INFORMATIONAL {
             let length = self.receive_head(&mut via, &mut buffer, informational == 0).await?;
             let head = buffer.filled().get(..length).unwrap_or_default();
-            let line = parse_response(head, fields)?;
+            let line = parse(head, fields)?;
             let response = Response::interpret(head, line, fields, self.request.method)
                 .and_then(|response| self.check_switch(response))
                 .inspect_err(|_| self.keep_proxy_status(Head::new(head, fields)))?;
@@ -279,11 +282,10 @@ impl Forward<'_> {
             (true, Version::Http10) => Persistence::StaysByWord,
         };
         progress.ends_by_close.set(to == Framing::UntilClose);
-        let pseudonym = &worker.shared.pseudonym;
         let by_tls = || came_by_tls(request, self.client);
         let cookie = self.affinity.cookie(self.upstream, picked.index, by_tls);
         let ours = Ours {
-            pseudonym,
+            pseudonym: self.pseudonym(),
             cookie: cookie.as_ref().map(String::as_bytes),
             hsts: self.listener.hsts(),
             may_upgrade: request.version == Version::Http11,

@@ -32,13 +32,18 @@ impl Forward<'_> {
             is_trusted: self.client.is_trusted,
             is_tls: self.client.came_by_tls(),
             subject: self.client.tls.as_ref().and_then(|tls| tls.subject.as_deref()),
-            pseudonym: &self.worker.shared.pseudonym,
+            pseudonym: self.pseudonym(),
             request_id: self.request_id,
             forwarded: self.upstream.config.forwarded,
             closes: self.upstream.config.proxy_protocol.is_some(),
         };
         output.clear();
         rewrite::request(output, self.request, &hop);
+    }
+
+    /// The name of this instance in `Via`, where the upstream has one.
+    pub(super) fn pseudonym(&self) -> Option<&str> {
+        self.upstream.config.via.then_some(&self.worker.shared.pseudonym)
     }
 
     /// Sends head and body, then watches whether the client is still there. Nothing is left to be

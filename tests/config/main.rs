@@ -83,6 +83,7 @@ upstream = "a"
 policy = "least-requests"
 host = "endpoint"
 forwarded = true
+via = false
 resolve = "1m"
 endpoints = [{ url = "http://b:${PORT}/base/", weight = 0 }, "10.0.0.1:${NO:-80}"]
 timeouts = { connect = "1s", response = "2s", body = "3s", idle = "4s" }
@@ -110,7 +111,7 @@ endpoints = ["http://a"]
     let [b, a] = config.upstreams.try_into().unwrap();
     assert_eq!((b.name.as_str(), a.name.as_str()), ("b", "a"));
     assert_eq!((b.policy, b.host, b.forwarded), (Policy::LeastRequests, HostMode::Endpoint, true));
-    assert_eq!(b.resolve, seconds(60));
+    assert_eq!((b.resolve, b.via, a.via), (seconds(60), false, true));
     let t = b.timeouts;
     assert_eq!([t.connect, t.response, t.body, t.idle], [1, 2, 3, 4].map(seconds));
     let urls: Vec<_> = b.endpoints.iter().map(|e| (e.url.to_string(), e.weight)).collect();

@@ -145,7 +145,7 @@ fn a_loop_is_found() {
         "{:?}",
         response.head.raw
     );
-    assert_eq!(backend.connections(), 1, "it goes round once");
+    assert_eq!(backend.connections(), 3, "it goes round three times");
 }
 
 #[test]

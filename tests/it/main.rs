@@ -103,4 +103,5 @@ mod sticky;
 mod tls_endpoints;
 mod unfinished_bodies;
 mod upgrade_required;
+mod via;
 mod websocket;

@@ -40,6 +40,7 @@ pub(super) fn read(
     set(&mut upstream.policy, table.parsed("policy"));
     set(&mut upstream.host, table.parsed("host"));
     set(&mut upstream.forwarded, table.boolean("forwarded"));
+    set(&mut upstream.via, table.boolean("via"));
     set(&mut upstream.resolve, table.timeout("resolve"));
     protocols(reader, &mut table, &mut upstream, &mut places);
     if let Some(value) = table.get("timeouts") {

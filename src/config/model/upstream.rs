@@ -22,6 +22,8 @@ pub struct Upstream {
     pub host: HostMode,
     /// Whether a `Forwarded` field (RFC 7239) is sent beside the `X-Forwarded-*` ones.
     pub forwarded: bool,
+    /// Whether `Via` is added to requests and responses (RFC 9110 7.6.3).
+    pub via: bool,
     /// How endpoints with `https://` are spoken to.
     pub tls: ClientTls,
     /// Whether endpoints with `https://` are offered HTTP/2 by ALPN.
@@ -61,6 +63,7 @@ impl Upstream {
             sticky: None,
             host: HostMode::Pass,
             forwarded: false,
+            via: true,
             tls: ClientTls::default(),
             http2: true,
             proxy_protocol: None,

@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | a client's request | text | [`request_head`], then [`parse_request`] |
 //! | text for an endpoint | its request | [`endpoint_request`] |
-//! | an endpoint's response | text | [`response_text`] |
+//! | an endpoint's response | text | [`response_text`], then [`parse_response`] |
 //! | text for a client | its response | [`response_head`] |
 //! | trailers, either way | text, fields | [`trailers_text`], [`trailers_map`] |
 //!
@@ -26,7 +26,7 @@ mod tests;
 
 pub use fields::{trailers_map, trailers_text};
 pub use request::{Switch, endpoint_request, parse_request, request_head};
-pub use response::{response_head, response_text};
+pub use response::{parse_response, response_head, response_text};
 
 use crate::error::Error;
 

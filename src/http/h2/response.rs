@@ -11,12 +11,12 @@ use super::fields::{NOT_RENDERED, check, content_length, is_of_connection, map};
 use super::fields::{section_length, start_line};
 use super::request::Switch;
 use crate::error::{Error, Kind};
-use crate::http::head::{FieldId, MAX_HEAD};
+use crate::http::head::{self, Field, FieldId, MAX_HEAD, StatusLine};
 use crate::http::request::Method;
 use crate::http::rewrite::{decimal_line, line};
 
 /// Appends the head of an endpoint's response to a `method` as text, for
-/// [`parse_response`](crate::http::head::parse_response). Informational ones are no exception.
+/// [`parse_response`]. Informational ones are no exception.
 ///
 /// `is_end` says that nothing follows the head, which gets a length of 0 then if there could be a
 /// body. One that follows without a length is not framed in the text, so that it reads as one that
@@ -68,6 +68,15 @@ pub fn response_text(
         return Err(Error::new(Kind::ResponseHeadTooLarge, "head over 32 KiB"));
     }
     Ok(())
+}
+
+/// Parses the text that [`response_text`] made, and fills `fields`.
+///
+/// # Errors
+/// Those of [`head::parse_response`].
+pub fn parse_response(text: &[u8], fields: &mut Vec<Field>) -> Result<StatusLine, Error> {
+    let line = head::parse_response(text, fields)?;
+    Ok(StatusLine { version: head::Version::Http2, ..line })
 }
 
 /// Appends what a 101 says.

@@ -262,6 +262,11 @@ impl ReadHalf<'_> {
         }
     }
 
+    /// Whether it is that of a stream of HTTP/2.
+    pub const fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
     /// How the end of a body is known that is `announced` so.
     pub fn framing(&self, announced: Framing) -> Framing {
         match self {

@@ -65,7 +65,7 @@ const HOP: Hop<'static> = Hop {
     is_trusted: false,
     is_tls: false,
     subject: None,
-    pseudonym: "tinylb-x",
+    pseudonym: Some("tinylb-x"),
     request_id: b"id",
     forwarded: false,
     closes: false,

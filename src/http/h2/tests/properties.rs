@@ -161,7 +161,7 @@ proptest! {
         let line = head::parse_response(&text, &mut lines).unwrap();
         let response = Response::interpret(&text, line, &lines, Method::Get).unwrap();
         let mut out = Vec::new();
-        let ours = Ours { pseudonym: "x", cookie: None, hsts: None, may_upgrade: true };
+        let ours = Ours { pseudonym: Some("x"), cookie: None, hsts: None, may_upgrade: true };
         let (framing, stays) = (Framing::Chunked, Persistence::Stays);
         rewrite::response(&mut out, &response, framing, stays, ours, || "now".into());
         let (response, length) = response_head(&out, false).unwrap();
