@@ -51,7 +51,7 @@ pub enum Kind {
     Misdirected,
     /// 431: the head is over the limit.
     HeadTooLarge,
-    /// 501: a method that is not implemented.
+    /// 501: a method or a transfer coding that is not implemented.
     NotImplemented,
     /// 505: a version that is not spoken on this connection.
     VersionNotSupported,

@@ -2,8 +2,8 @@
 //! and `Transfer-Encoding` (RFC 9112 6).
 
 use super::body::{Framing, MAX_LENGTH};
-use super::head::{FieldId, Head, MAX_FIELDS, elements, trim};
-use crate::error::Error;
+use super::head::{FieldId, Head, MAX_FIELDS, Version, elements, is_token_byte, trim};
+use crate::error::{Error, Kind};
 
 /// The most options that `Connection` may name; each is compared with every field.
 const MAX_OPTIONS: usize = 32;
@@ -84,13 +84,16 @@ pub const fn is_hop_by_hop(field: FieldId) -> bool {
 /// The body framing that the fields of a message announce; `None` where they announce nothing.
 ///
 /// # Errors
-/// Both fields at once, any transfer coding but a single `chunked`, lengths that differ or are not
-/// plain decimal numbers: each has been read in two ways by two implementations.
-pub fn announced_framing(head: Head<'_>) -> Result<Option<Framing>, Error> {
+/// Both fields at once, any transfer coding but a single `chunked`, or one in HTTP/1.0, lengths that differ or are
+/// not plain decimal numbers: each has been read in two ways by two implementations.
+pub fn announced_framing(head: Head<'_>, version: Version) -> Result<Option<Framing>, Error> {
     let has = |id| head.values(id).next().is_some();
     match (has(FieldId::TransferEncoding), has(FieldId::ContentLength)) {
         (false, false) => Ok(None),
         (true, true) => Err(Error::bad_request("Content-Length with Transfer-Encoding")),
+        (true, false) if version == Version::Http10 => {
+            Err(Error::bad_request("Transfer-Encoding in HTTP/1.0"))
+        }
         (true, false) => transfer_encoding(head).map(Some),
         (false, true) => content_length(head).map(|n| Some(Framing::of_length(n))),
     }
@@ -105,7 +108,82 @@ fn transfer_encoding(head: Head<'_>) -> Result<Framing, Error> {
         {
             Ok(Framing::Chunked)
         }
-        _ => Err(Error::bad_request("a transfer coding other than a single chunked")),
+        _ => Err(coding_fault(head)),
+    }
+}
+
+/// What is wrong with codings other than a single `chunked`: 501 where they are well-formed and one of them is not
+/// known (RFC 9112 6.1), else 400.
+fn coding_fault(head: Head<'_>) -> Error {
+    let malformed = Error::bad_request("malformed Transfer-Encoding");
+    let mut has_unknown = false;
+    let mut ends_in_chunked = false;
+    for value in head.values(FieldId::TransferEncoding) {
+        for coding in Codings(value) {
+            // Nothing comes behind `chunked`, and it is applied once (RFC 9112 6.1).
+            let Some(coding) = coding.filter(|_| !ends_in_chunked) else { return malformed };
+            ends_in_chunked = coding.eq_ignore_ascii_case(b"chunked");
+            has_unknown |= !ends_in_chunked;
+        }
+    }
+    match has_unknown {
+        true => Error::new(Kind::NotImplemented, "a transfer coding other than chunked"),
+        false => malformed,
+    }
+}
+
+/// The codings of a Transfer-Encoding value in order, by name; `None` for one that is malformed, or a `chunked`
+/// with parameters, of which it has none (RFC 9112 7, 7.1).
+struct Codings<'a>(&'a [u8]);
+
+impl<'a> Iterator for Codings<'a> {
+    type Item = Option<&'a [u8]>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = trim(std::mem::take(&mut self.0));
+        if rest.is_empty() {
+            return None;
+        }
+        let Some((name, mut rest)) = token(rest) else { return Some(None) };
+        let mut has_parameters = false;
+        loop {
+            rest = trim(rest);
+            match rest {
+                [] => break,
+                // One must come behind a comma.
+                [b',', behind @ ..] if !trim(behind).is_empty() => {
+                    self.0 = behind;
+                    break;
+                }
+                [b';', behind @ ..] => match parameter(trim(behind)) {
+                    Some(behind) => rest = behind,
+                    None => return Some(None),
+                },
+                _ => return Some(None),
+            }
+            has_parameters = true;
+        }
+        let is_fine = !(has_parameters && name.eq_ignore_ascii_case(b"chunked"));
+        Some(is_fine.then_some(name))
+    }
+}
+
+/// The token at the front of `bytes`, and what is behind it.
+fn token(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|b| !is_token_byte(*b)).unwrap_or(bytes.len());
+    bytes.split_at_checked(end).filter(|(token, _)| !token.is_empty())
+}
+
+/// What is behind the parameter at the front of `bytes`: `token BWS "=" BWS ( token / quoted-string )` (RFC 9112 7).
+fn parameter(bytes: &[u8]) -> Option<&[u8]> {
+    let value = trim(trim(token(bytes)?.1).strip_prefix(b"=")?);
+    let Some(mut quoted) = value.strip_prefix(b"\"") else { return Some(token(value)?.1) };
+    loop {
+        quoted = match quoted {
+            [b'"', behind @ ..] => return Some(behind),
+            [b'\\', _, behind @ ..] | [_, behind @ ..] => behind,
+            [] => return None,
+        };
     }
 }
 
@@ -153,7 +231,7 @@ mod tests {
 
     #[test]
     fn one_way_to_say_how_long_a_body_is() {
-        let framing = |fields| with_head(fields, announced_framing);
+        let framing = |fields| with_head(fields, |head| announced_framing(head, Version::Http11));
         assert_eq!(framing(""), Ok(None));
         assert_eq!(framing("Content-Length: 0\r\n"), Ok(Some(Framing::Empty)));
         assert_eq!(framing("content-length:5 \r\n"), Ok(Some(Framing::Length(5))));
@@ -185,6 +263,46 @@ mod tests {
             "Transfer-Encoding: chunked \t\r\n",
         ] {
             assert!(framing(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn unknown_codings_are_told_from_malformed_ones() {
+        let kind = |value: &str, version| {
+            let lines = format!("Transfer-Encoding: {value}\r\n");
+            with_head(&lines, |head| announced_framing(head, version)).unwrap_err().kind
+        };
+        let (unknown, malformed) = (Kind::NotImplemented, Kind::BadRequest);
+        for (value, expected) in [
+            ("gzip", unknown),
+            ("gzip, chunked", unknown),
+            ("gzip ,\tchunked", unknown),
+            ("a\r\nTransfer-Encoding: chunked", unknown),
+            ("a;b=c, chunked", unknown),
+            ("a ; b = \"c, \\\" d\" ;e=f", unknown),
+            ("chunked, gzip", malformed),
+            ("chunked, chunked", malformed),
+            ("gzip, chunked, chunked", malformed),
+            ("chunked;a=b", malformed),
+            ("chunked;", malformed),
+            ("gzip, chunked;a=b", malformed),
+            (",", malformed),
+            (", gzip", malformed),
+            ("gzip,", malformed),
+            ("gzip,,br", malformed),
+            ("gzip br", malformed),
+            ("\"gzip\"", malformed),
+            ("a;b", malformed),
+            ("a;=b", malformed),
+            ("a;b=", malformed),
+            ("a;b=\"c", malformed),
+            ("a;b=\"c\"d", malformed),
+            ("a/b", malformed),
+            ("", malformed),
+            ("\tchunked", malformed),
+        ] {
+            assert_eq!(kind(value, Version::Http11), expected, "{value:?}");
+            assert_eq!(kind(value, Version::Http10), malformed, "{value:?}");
         }
     }
 

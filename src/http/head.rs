@@ -239,7 +239,8 @@ impl Scanner {
     }
 }
 
-/// The version of a message. In a start line, anything but the first two is refused.
+/// The version of a message. In a start line, a later minor version is read as HTTP/1.1, and anything else but the
+/// first two is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0: no chunked coding, connections close unless kept alive by word.
@@ -266,12 +267,24 @@ pub struct RequestLine {
 /// # Errors
 /// 400, 431 (too many fields) or 505.
 pub fn parse_request(bytes: &[u8], fields: &mut Vec<Field>) -> Result<RequestLine, Error> {
+    match parse_request_as_written(bytes, fields) {
+        Err(VERSION) => {
+            let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
+            let at = line.len().saturating_sub(VERSION_LENGTH);
+            let as_http11 = as_http11(bytes, at).ok_or_else(|| version_fault(line))?;
+            parse_request_as_written(&as_http11, fields)
+        }
+        result => result,
+    }
+}
+
+/// Parses a request head whose version is 1.0 or 1.1.
+fn parse_request_as_written(bytes: &[u8], fields: &mut Vec<Field>) -> Result<RequestLine, Error> {
     let mut lines = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Ok(_) => return Err(Error::bad_request("malformed head")),
-        Err(httparse::Error::Version) => return Err(version_fault(bytes)),
         Err(e) => return Err(parse_fault(e)),
     }
     let (Some(method), Some(target), Some(version)) =
@@ -303,16 +316,28 @@ pub struct StatusLine {
 /// # Errors
 /// [`Kind::ResponseMalformed`], or [`Kind::ResponseHeadTooLarge`] for too many fields.
 pub fn parse_response(bytes: &[u8], fields: &mut Vec<Field>) -> Result<StatusLine, Error> {
+    let parsed = match parse_response_as_written(bytes, fields) {
+        Err(VERSION) => {
+            let as_http11 = as_http11(bytes, 0).ok_or(VERSION);
+            as_http11.and_then(|bytes| parse_response_as_written(&bytes, fields))
+        }
+        parsed => parsed,
+    };
+    parsed.map_err(as_response_fault)
+}
+
+/// Parses a response head whose version is 1.0 or 1.1.
+fn parse_response_as_written(bytes: &[u8], fields: &mut Vec<Field>) -> Result<StatusLine, Error> {
     let mut lines = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut response, bytes, &mut lines) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
-        Ok(_) => return Err(Error::bad_response("malformed head")),
-        Err(e) => return Err(as_response_fault(parse_fault(e))),
+        Ok(_) => return Err(Error::bad_request("malformed head")),
+        Err(e) => return Err(parse_fault(e)),
     }
     let (Some(status @ 100..), Some(version)) = (response.code, response.version) else {
-        return Err(Error::bad_response("malformed status line"));
+        return Err(Error::bad_request("malformed status line"));
     };
     let reason = response.reason.unwrap_or_default();
     collect(bytes, response.headers, fields);
@@ -367,18 +392,36 @@ fn parse_fault(error: httparse::Error) -> Error {
         E::NewLine => Error::bad_request("malformed line end"),
         E::Token => Error::bad_request("malformed start line"),
         E::Status => Error::bad_request("malformed status"),
-        E::Version => Error::bad_request("malformed version"),
+        E::Version => VERSION,
     }
 }
 
-/// A version other than HTTP/1.0 and 1.1: 505 where it is a well-formed HTTP/2 or above, else 400.
-fn version_fault(bytes: &[u8]) -> Error {
-    let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
+/// A version that the parser underneath does not know.
+const VERSION: Error = Error::bad_request("malformed version");
+
+/// The length of a version in a start line, `HTTP/1.1`.
+const VERSION_LENGTH: usize = 8;
+
+/// A copy of the head `bytes` with HTTP/1.1 in place of a later minor version at `at`, which is to be processed
+/// as that (RFC 9110 2.5); `None` where there is something else. Spans of the copy are those of `bytes`.
+///
+/// The byte behind the version is left to the parser.
+fn as_http11(bytes: &[u8], at: usize) -> Option<Vec<u8>> {
+    let version = bytes.get(at..)?.first_chunk::<VERSION_LENGTH>()?;
+    let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] = version else { return None };
+    let mut copy = bytes.to_vec();
+    *copy.get_mut(at + VERSION_LENGTH - 1)? = b'1';
+    Some(copy)
+}
+
+/// What is wrong with the version at the end of a request line: 505 where it is a well-formed HTTP/2 or above,
+/// else 400.
+fn version_fault(line: &[u8]) -> Error {
     match line.rsplit(|b| *b == b' ').next() {
         Some([b'H', b'T', b'T', b'P', b'/', b'2'..=b'9', b'.', b'0'..=b'9']) => {
             Error::new(Kind::VersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         }
-        _ => Error::bad_request("malformed version"),
+        _ => VERSION,
     }
 }
 
@@ -500,7 +543,8 @@ mod tests {
         for (version, kind) in [
             ("HTTP/2.0", Kind::VersionNotSupported),
             ("HTTP/3.0", Kind::VersionNotSupported),
-            ("HTTP/1.2", Kind::BadRequest),
+            ("HTTP/1.10", Kind::BadRequest),
+            ("HTTP/1.a", Kind::BadRequest),
             ("HTTP/0.9", Kind::BadRequest),
             ("HTTP/11.1", Kind::BadRequest),
             ("HTTPS/1.1", Kind::BadRequest),
@@ -508,6 +552,30 @@ mod tests {
             let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
             let error = parse_request(head.as_bytes(), &mut Vec::new()).unwrap_err();
             assert_eq!(error.kind, kind, "{version}");
+        }
+    }
+
+    #[test]
+    fn later_minor_versions_are_read_as_http_1_1() {
+        let mut fields = Vec::new();
+        for minor in 1..=9 {
+            let head = format!("GET /a HTTP/1.{minor}\r\nHost: HTTP/1.9\r\n\r\n");
+            let line = parse_request(head.as_bytes(), &mut fields).unwrap();
+            assert_eq!(line.version, Version::Http11, "{head}");
+            assert_eq!(line.target.slice(head.as_bytes()), b"/a");
+            let values = Head::new(head.as_bytes(), &fields).values(FieldId::Host);
+            assert_eq!(values.collect::<Vec<_>>(), [b"HTTP/1.9"]);
+            let head = format!("HTTP/1.{minor} 200 Fine\r\nHost: HTTP/1.9\r\n\r\n");
+            let line = parse_response(head.as_bytes(), &mut fields).unwrap();
+            assert_eq!((line.version, line.status), (Version::Http11, 200), "{head}");
+            assert_eq!(line.reason.slice(head.as_bytes()), b"Fine");
+        }
+        for line in
+            ["HTTP/1.22 200 a", "HTTP/1.2200 a", "HTTP/1.2", "HTTP/1.2 20 a", "http/1.2 200 a"]
+        {
+            let head = format!("{line}\r\n\r\n");
+            let error = parse_response(head.as_bytes(), &mut fields).unwrap_err();
+            assert_eq!(error.kind, Kind::ResponseMalformed, "{line}");
         }
     }
 

@@ -104,10 +104,7 @@ impl<'a> Request<'a> {
         let host = host_field(head, line.version)?;
         let (target, authority) = interpret_target(line.target.slice(bytes), method, host)?;
         let options = Options::of(head)?;
-        let announced = announced_framing(head)?;
-        if line.version == Version::Http10 && announced == Some(Framing::Chunked) {
-            return Err(Error::bad_request("Transfer-Encoding in HTTP/1.0"));
-        }
+        let announced = announced_framing(head, line.version)?;
         check_expectation(head)?;
         Ok(Self {
             head,

@@ -46,10 +46,7 @@ impl<'a> Response<'a> {
     ) -> Result<Self, Error> {
         let head = Head::new(bytes, fields);
         let options = Options::of(head).map_err(as_response_fault)?;
-        let announced = announced_framing(head).map_err(as_response_fault)?;
-        if line.version == Version::Http10 && announced == Some(Framing::Chunked) {
-            return Err(Error::bad_response("Transfer-Encoding in HTTP/1.0"));
-        }
+        let announced = announced_framing(head, line.version).map_err(as_response_fault)?;
         let announces_body = matches!(announced, Some(Framing::Length(_) | Framing::Chunked));
         if announces_body && matches!(line.status, 100 | 102..=199) {
             // RFC 9110 8.6, RFC 9112 6.1. The body would be read as the final response.

@@ -103,5 +103,6 @@ mod sticky;
 mod tls_endpoints;
 mod unfinished_bodies;
 mod upgrade_required;
+mod versions;
 mod via;
 mod websocket;
