@@ -9,7 +9,7 @@ use tinylb::http::head::{FieldId, MAX_FIELDS, MAX_HEAD, Scanner, Version, parse_
 use tinylb::http::request::{Method, Request, Target};
 use tinylb::http::rewrite::{self, Hop};
 
-use super::strict::Lines;
+use super::strict::{Lines, with_hyphens};
 use super::{Input, show};
 
 /// Fields that are not simply passed on.
@@ -29,6 +29,18 @@ const OURS: [&str; 16] = [
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Fields that gateways may take others for, which are dropped then.
+const ALIASED: [&str; 8] = [
+    "content-length",
+    "keep-alive",
+    "max-forwards",
+    "proxy-connection",
+    "proxy-status",
+    "transfer-encoding",
+    "x-real-ip",
     "x-request-id",
 ];
 
@@ -155,8 +167,13 @@ fn passed_on(input: &Input<'_>, head: &[u8], request: &Request<'_>) {
     assert_eq!(lines.start, start, "{shown}");
     assert_eq!(lines.values("host"), [hop.host], "{shown}");
     let is_other = |name: &str| {
-        let is_forwarding = name.replace('_', "-").starts_with("x-forwarded-");
-        !OURS.contains(&name) && (is_trusted || !is_forwarding)
+        let plain = with_hyphens(name);
+        let is_forwarding = plain.starts_with("x-forwarded-") || plain == "x-client-subject";
+        let is_alias = plain != name && ALIASED.contains(&plain.as_str());
+        match is_forwarding {
+            true => is_trusted && !OURS.contains(&name),
+            false => !OURS.contains(&name) && !is_alias,
+        }
     };
     assert_eq!(lines.others(is_other), before.others(is_other), "{shown}");
     assert_eq!(lines.framing(), before.framing(), "{shown}");

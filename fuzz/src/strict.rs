@@ -46,12 +46,12 @@ impl<'a> Lines<'a> {
     }
 
     /// The fields of which `is_other` says so of the name in lower case, and that are not named in
-    /// `Connection`, which cannot name Host.
+    /// `Connection`, which cannot name what the proxy acts on.
     pub fn others(&self, is_other: impl Fn(&str) -> bool) -> Vec<(&'a [u8], &'a [u8])> {
         let named = self.elements("connection");
         let stays = |field: &&(&[u8], &[u8])| {
             let name = show_lower(field.0);
-            is_other(&name) && (name == "host" || !named.contains(&name))
+            is_other(&name) && (is_acted_on(&name) || !named.contains(&name))
         };
         self.fields.iter().filter(stays).copied().collect()
     }
@@ -93,4 +93,26 @@ fn trim(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(is_text).unwrap_or(bytes.len());
     let end = bytes.iter().rposition(is_text).map_or(start, |last| last + 1);
     &bytes[start..end]
+}
+
+/// Whether `Connection` cannot take away the field of this name, in lower case.
+fn is_acted_on(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "max-forwards",
+        "proxy-status",
+        "trailer",
+        "via",
+        "x-request-id",
+    ];
+    let plain = with_hyphens(name);
+    NAMES.contains(&name) || plain.starts_with("x-forwarded-") || plain == "x-client-subject"
+}
+
+/// A name in which everything but letters and digits is a hyphen.
+pub fn with_hyphens(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }

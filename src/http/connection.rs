@@ -51,10 +51,11 @@ impl Options {
 
     fn name(&mut self, head: Head<'_>, option: &[u8]) {
         for (index, (id, name, _)) in head.lines().enumerate() {
-            // Whoever names these wants the message to mean something else behind us.
-            let kept =
-                matches!(id, FieldId::Host | FieldId::ContentLength | FieldId::TransferEncoding);
-            if !kept && name.eq_ignore_ascii_case(option) {
+            // What we look at is acted on, and the message must mean the same behind us: without its Host, its
+            // framing, its Expect, or what a trusted proxy says of the client it would not. What of it
+            // belongs to the connection stops here in any case.
+            let is_end_to_end = !matches!(id, FieldId::Other | FieldId::Alias);
+            if !is_end_to_end && name.eq_ignore_ascii_case(option) {
                 self.named |= 1 << index;
             }
         }

@@ -30,6 +30,9 @@ const MAX_LEADING_LINES: u8 = 4;
 #[expect(missing_docs, reason = "they are the field names themselves")]
 pub enum FieldId {
     Other,
+    /// A name that differs from one of the others, or from `X-Real-IP`, only by characters such as underscores
+    /// where that has hyphens. Gateways to applications (CGI, WSGI) take both for the same.
+    Alias,
     Connection,
     ContentLength,
     Date,
@@ -45,31 +48,34 @@ pub enum FieldId {
     TransferEncoding,
     Upgrade,
     Via,
-    /// `X-Client-Subject`, also with underscores, which many servers take for hyphens.
+    /// `X-Client-Subject`, also with underscores.
     XClientSubject,
     XForwardedFor,
     XForwardedHost,
-    /// `X-Forwarded-` anything else, also with underscores, which many servers take for hyphens.
+    /// `X-Forwarded-` anything else, also with underscores.
     XForwardedOther,
     XForwardedProto,
     XRequestId,
 }
 
 impl FieldId {
-    fn other(name: &[u8]) -> Self {
+    /// Which field `name` is, which is not the `known` one of its length and first letter.
+    fn other(name: &[u8], known: &[u8]) -> Self {
         const PREFIX: &[u8] = b"x-forwarded-";
         const SUBJECT: &[u8] = b"x-client-subject";
-        let same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a, *b) == (b'_', b'-');
-        if !matches!(name, [b'x' | b'X', ..]) {
-            return Self::Other;
+        const REAL_IP: &[u8] = b"x-real-ip";
+        if matches!(name, [b'x' | b'X', ..]) {
+            if name.get(..PREFIX.len()).is_some_and(|start| is_alias(start, PREFIX)) {
+                return Self::XForwardedOther;
+            }
+            if is_alias(name, SUBJECT) {
+                return Self::XClientSubject;
+            }
+            if is_alias(name, REAL_IP) && !name.eq_ignore_ascii_case(REAL_IP) {
+                return Self::Alias;
+            }
         }
-        if name.len() >= PREFIX.len() && name.iter().zip(PREFIX).all(same) {
-            Self::XForwardedOther
-        } else if name.len() == SUBJECT.len() && name.iter().zip(SUBJECT).all(same) {
-            Self::XClientSubject
-        } else {
-            Self::Other
-        }
+        if is_alias(name, known) { Self::Alias } else { Self::Other }
     }
 
     /// Which field `name` is, in any case.
@@ -94,10 +100,20 @@ impl FieldId {
             (16, Some(b'p')) => (Self::ProxyConnection, b"proxy-connection"),
             (17, Some(b't')) => (Self::TransferEncoding, b"transfer-encoding"),
             (17, Some(b'x')) => (Self::XForwardedProto, b"x-forwarded-proto"),
-            _ => return Self::other(name),
+            (_, Some(b'x')) => return Self::other(name, b""),
+            _ => return Self::Other,
         };
-        if name.eq_ignore_ascii_case(known) { id } else { Self::other(name) }
+        if name.eq_ignore_ascii_case(known) { id } else { Self::other(name, known) }
     }
+}
+
+/// Whether a gateway may take `name` for `known`, which is in lower case: some turn everything but letters and digits
+/// into underscores (RFC 3875 4.1.18).
+fn is_alias(name: &[u8], known: &[u8]) -> bool {
+    let is_same = |(a, b): (&u8, &u8)| {
+        a.to_ascii_lowercase() == *b || *b == b'-' && !a.is_ascii_alphanumeric()
+    };
+    name.len() == known.len() && name.iter().zip(known).all(is_same)
 }
 
 /// A span of a head's bytes.
@@ -511,9 +527,22 @@ mod tests {
         for other in ["X-Forwarded-Port", "x_forwarded_for", "X-FORWARDED-", "X-Forwarded_Host"] {
             assert_eq!(FieldId::of(other.as_bytes()), FieldId::XForwardedOther, "{other}");
         }
-        for other in [&b""[..], b"Hosts", b"Hose", b"\xd4e", b"Content-Lengt\xc8"] {
+        for other in [&b""[..], b"Hosts", b"Hose", b"\xd4e", b"Content-Lengt\xc8", b"X-Real-IP"] {
             assert_eq!(FieldId::of(other), FieldId::Other);
         }
+        for alias in [
+            "Content_Length",
+            "transfer_encoding",
+            "Transfer.Encoding",
+            "KEEP_ALIVE",
+            "Proxy_Connection",
+            "x_request-id",
+            "X_Real_IP",
+            "x-real_ip",
+        ] {
+            assert_eq!(FieldId::of(alias.as_bytes()), FieldId::Alias, "{alias}");
+        }
+        assert_eq!(FieldId::of(b"X_Client.Subject"), FieldId::XClientSubject);
     }
 
     #[test]

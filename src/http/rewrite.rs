@@ -60,9 +60,7 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     line(out, b"Host", hop.host);
     for (index, (id, name, value)) in request.head.lines().enumerate() {
-        // What is believed stays whatever Connection names, and is not added again below.
-        let is_believed = |id| matches!(id, FieldId::XForwardedHost | FieldId::XForwardedProto);
-        if passes_on(id, request, hop) && (!request.options.names(index) || is_believed(id)) {
+        if passes_on(id, request, hop) && !request.options.names(index) {
             line(out, name, value);
         }
     }
@@ -104,7 +102,11 @@ fn connection(out: &mut Vec<u8>, request: &Request<'_>, hop: &Hop<'_>) {
 fn passes_on(id: FieldId, request: &Request<'_>, hop: &Hop<'_>) -> bool {
     match id {
         FieldId::Other => true,
-        FieldId::Host | FieldId::XForwardedFor | FieldId::Forwarded | FieldId::XRequestId => false,
+        FieldId::Host
+        | FieldId::Alias
+        | FieldId::XForwardedFor
+        | FieldId::Forwarded
+        | FieldId::XRequestId => false,
         FieldId::XForwardedHost | FieldId::XForwardedProto | FieldId::XForwardedOther => {
             hop.is_trusted
         }

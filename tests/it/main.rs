@@ -27,6 +27,7 @@ mod bodies;
 mod certificates;
 mod client_closes;
 mod client_timeouts;
+mod colliding_fields;
 mod drain;
 mod ejection;
 mod endpoint_down;
