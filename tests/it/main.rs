@@ -42,6 +42,7 @@ mod harness;
 mod hashing;
 mod health;
 mod health_grpc;
+mod health_strict;
 mod hedge_failures;
 mod hedging;
 mod held_answers;

@@ -1,8 +1,6 @@
 //! What a check reads of an answer's body, and what it looks for in it.
 
 use h2::RecvStream;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use memchr::memmem;
 use regex_lite::Regex;
 
@@ -22,28 +20,11 @@ pub(super) enum Pattern {
 /// A body, or its beginning.
 #[derive(Debug)]
 pub(super) struct Body {
-    bytes: Vec<u8>,
-    is_whole: bool,
+    pub(super) bytes: Vec<u8>,
+    pub(super) is_whole: bool,
 }
 
-/// Reads a body, at most [`MAX_BODY`] of it.
-pub(super) async fn read(mut incoming: Incoming) -> Result<Body, hyper::Error> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        // Trailers say nothing here.
-        let Ok(mut data) = frame?.into_data() else { continue };
-        let room = MAX_BODY - bytes.len();
-        let is_whole = data.len() <= room;
-        data.truncate(room);
-        bytes.extend_from_slice(&data);
-        if !is_whole {
-            return Ok(Body { bytes, is_whole });
-        }
-    }
-    Ok(Body { bytes, is_whole: true })
-}
-
-/// The same by HTTP/2.
+/// Reads a body in HTTP/2, at most [`MAX_BODY`] of it.
 pub(super) async fn read_http2(mut incoming: RecvStream) -> Result<Body, h2::Error> {
     let mut bytes = Vec::new();
     while let Some(data) = incoming.data().await {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{AGENT, Fault, http2};
 use crate::http::grpc::health::{MAX_RESPONSE, PATH, Serving, request, response};
 use crate::http::grpc::{Code, is_grpc};
+use crate::http::h2::trailers_text;
 use crate::net::stream::Stream;
 
 /// The most milliseconds that a `grpc-timeout` has room for.
@@ -85,6 +86,10 @@ async fn judge(head: Parts, mut body: RecvStream) -> Result<(), Fault> {
         body.flow_control().release_capacity(data.len())?;
     }
     let trailers = body.trailers().await?;
+    if let Some(trailers) = &trailers {
+        // As in traffic, which is stricter than the library.
+        trailers_text(trailers, &mut Vec::new())?;
+    }
     let code = trailers.as_ref().and_then(code_in);
     check(code.ok_or_else(|| Fault::Found("the answer has no grpc-status".to_owned()))?)?;
     match response(&message) {

@@ -1,24 +1,19 @@
-//! A check by a request: in HTTP/1.1 with hyper's client, since there is one at a time on its connection
-//! and none of them is on a request's path, or in HTTP/2.
-
-use std::error::Error as _;
-use std::io;
-use std::pin::pin;
+//! A check by a request: in HTTP/1.1 with the rules that hold in traffic, since there is one at a time on its
+//! connection and none of them is on a request's path, or in HTTP/2.
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::client::conn::http1;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Method, Request, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{Body, Pattern, read, read_http2};
-use super::{AGENT, CUT, Fault, http2, in_words};
+use super::answer::Answer;
+use super::body::{Body, Pattern, read_http2};
+use super::{AGENT, Fault, http2};
 use crate::config::{HttpCheck, Statuses};
-use crate::http::head::{MAX_FIELDS, MAX_HEAD};
+use crate::http::request;
+use crate::http::rewrite::line;
 use crate::net::stream::Stream;
 
 /// Fields that HTTP/2 has no place for.
@@ -27,7 +22,9 @@ const OF_CONNECTIONS: [&str; 5] = ["connection", "keep-alive", "proxy-connection
 /// A request, and the answer that it should get.
 #[derive(Debug)]
 pub(super) struct Http {
-    request: Request<Empty<Bytes>>,
+    request: Request<()>,
+    /// The request as text.
+    text: Vec<u8>,
     status: Statuses,
     body: Option<Pattern>,
 }
@@ -41,7 +38,7 @@ impl Http {
         let expects_content = matches!(method, Method::POST | Method::PUT | Method::PATCH);
         let uri: Result<Uri, _> = check.path.parse();
         let uri = uri.map_err(|_| "the check's path is not valid")?;
-        let mut request = Request::new(Empty::new());
+        let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -63,31 +60,25 @@ impl Http {
         let host = HeaderValue::from_str(check.host.as_deref().unwrap_or(authority));
         headers.insert(HOST, host.map_err(|_| "the check's host is not valid")?);
         let body = check.body.as_ref().map(Pattern::new).transpose()?;
-        Ok(Self { request, status: check.status.clone(), body })
+        let text = text(&request);
+        Ok(Self { request, text, status: check.status.clone(), body })
     }
 
     /// Sends the request on `stream`, and judges the answer, until `due`.
     pub(super) async fn ask(&self, stream: Stream, due: Instant) -> Result<(), Fault> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(MAX_HEAD).max_header_size(MAX_HEAD).max_headers(MAX_FIELDS);
-        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let method = request::Method::of(self.request.method().as_str().as_bytes());
         let answer = async {
-            let response = timeout_at(due, sender.send_request(self.request.clone())).await;
-            let response = response.map_err(|_| Fault::Late("no answer"))??;
-            self.judge(response.status().as_u16())?;
-            if self.body.is_some() {
-                let body = timeout_at(due, read(response.into_body())).await;
-                self.find(&body.map_err(|_| Fault::Late("the body did not end"))??)?;
-            }
-            Ok(())
+            let mut answer = Answer::to(stream, &self.text).await;
+            answer.status(method).await.map(|status| (status, answer))
         };
-        let (mut answer, connection) = (pin!(answer), pin!(connection));
-        tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            // It has handed over all that there is; its error, if any, as well.
-            _ = connection => answer.await,
+        let answer = timeout_at(due, answer).await.map_err(|_| Fault::Late("no answer"))?;
+        let (status, answer) = answer?;
+        self.judge(status)?;
+        if self.body.is_some() {
+            let body = timeout_at(due, answer.body()).await;
+            self.find(&body.map_err(|_| Fault::Late("the body did not end"))??)?;
         }
+        Ok(())
     }
 
     /// The same by HTTP/2.
@@ -135,25 +126,15 @@ impl Http {
     }
 }
 
-impl From<hyper::Error> for Fault {
-    fn from(error: hyper::Error) -> Self {
-        let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        let is_cut = error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-        Self::Found(if is_cut || cause.is_some_and(|c| c.kind() == io::ErrorKind::UnexpectedEof) {
-            CUT.to_owned()
-        } else if let Some(cause) = cause {
-            match cause.raw_os_error() {
-                Some(_) => in_words(cause),
-                None => format!("the answer is malformed: {cause}"),
-            }
-        } else if error.is_parse_too_large() {
-            format!("the answer's head is larger than {} KiB", MAX_HEAD >> 10)
-        } else if error.is_parse() {
-            format!("the answer is malformed: {error}")
-        } else {
-            error.to_string()
-        })
+/// The head of `request` in HTTP/1.1.
+fn text(request: &Request<()>) -> Vec<u8> {
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut text = format!("{} {target} HTTP/1.1\r\n", request.method()).into_bytes();
+    for (name, value) in request.headers() {
+        line(&mut text, name.as_str().as_bytes(), value.as_bytes());
     }
+    text.extend_from_slice(b"\r\n");
+    text
 }
 
 #[cfg(test)]

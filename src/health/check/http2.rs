@@ -5,12 +5,16 @@ use std::pin::pin;
 use ::h2::client::{Builder, SendRequest};
 use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
-use hyper::Request;
 use hyper::http::response::Parts;
+use hyper::{Method, Request};
 use tokio::time::{Instant, timeout_at};
 
 use super::{CUT, Fault, in_words};
+use crate::error::Error;
+use crate::http::h2::{parse_response, response_text};
 use crate::http::head::MAX_HEAD;
+use crate::http::request;
+use crate::http::response::Response;
 use crate::net::stream::Stream;
 
 /// The largest head that is read, as HTTP/2 counts it, which is more than its bytes.
@@ -27,11 +31,13 @@ pub(super) async fn ask(
     let mut builder = Builder::new();
     builder.enable_push(false).max_header_list_size(MAX_HEADER_LIST);
     let late = |_| Fault::Late("no answer");
+    let method = request.method().clone();
     let handshake = timeout_at(due, builder.handshake::<_, Bytes>(stream));
     let (sender, connection) = handshake.await.map_err(late)??;
     let exchange = async {
         let (head, body) =
             timeout_at(due, send(sender, request, message)).await.map_err(late)??;
+        check_head(&head, &method, body.is_end_stream())?;
         let judged = timeout_at(due, judge(head, body)).await;
         judged.map_err(|_| Fault::Late("the body did not end"))?
     };
@@ -45,6 +51,15 @@ pub(super) async fn ask(
     // With nobody left who could send on it, it says goodbye and ends.
     let _ = timeout_at(due, connection).await;
     judged
+}
+
+/// Looks at a head as is done in traffic, which is stricter than the library.
+fn check_head(head: &Parts, method: &Method, is_end: bool) -> Result<(), Error> {
+    let method = request::Method::of(method.as_str().as_bytes());
+    let (mut text, mut fields) = (Vec::new(), Vec::new());
+    response_text(head, method, is_end, None, &mut text)?;
+    let line = parse_response(&text, &mut fields)?;
+    Response::interpret(&text, line, &fields, method).map(|_| ())
 }
 
 async fn send(
