@@ -87,6 +87,10 @@ fn the_client_is_whoever_the_header_says() {
         (binary(0x20, 0x11, &[1; 12]), "127.0.0.1", "http"),
         (binary(0x21, 0x00, b"whatever"), "127.0.0.1", "http"),
         (binary(0x21, 0x31, &[b'/'; 216]), "127.0.0.1", "http"),
+        // Nor do those for clients of UDP (PP 2.2).
+        (binary(0x21, 0x12, &[1; 12]), "127.0.0.1", "http"),
+        (binary(0x21, 0x22, &[1; 36]), "127.0.0.1", "http"),
+        (binary(0x21, 0x32, &[b'/'; 216]), "127.0.0.1", "http"),
     ] {
         let mut connection = behind(&tinylb, &header);
         for _ in 0..2 {
@@ -141,7 +145,8 @@ fn what_does_not_begin_so_is_closed_without_an_answer() {
         b"PROXY TCP4 192.0.2.01 198.51.100.2 1025 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"PROXY  UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         &binary(0x31, 0x11, &[1; 12]),
-        &binary(0x21, 0x12, &[1; 12]),
+        &binary(0x21, 0x13, &[1; 12]),
+        &binary(0x21, 0x12, &[1; 11]),
         &binary(0x21, 0x11, &[1; 11]),
         &binary(0x21, 0x11, &[1; 13]),
         &binary(0x20, 0x00, &[0; 4096]),

@@ -24,7 +24,7 @@ pub const MAX_VALUE: usize = 255;
 pub enum Header<'a> {
     /// The sender speaks for itself (`LOCAL`): it checks our health, say.
     Local,
-    /// It speaks for somebody of whom there is no address of IP (`UNKNOWN`, `AF_UNSPEC`, `AF_UNIX`).
+    /// It speaks for somebody of whom there is no address of IP (`UNKNOWN`, `AF_UNSPEC`, `AF_UNIX`, UDP).
     Unknown,
     /// It speaks for a client.
     Client(Client<'a>),

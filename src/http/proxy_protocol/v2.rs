@@ -20,6 +20,13 @@ const UNSPECIFIED: u8 = 0x00;
 const INET_STREAM: u8 = 0x11;
 const INET6_STREAM: u8 = 0x21;
 const UNIX_STREAM: u8 = 0x31;
+const INET_DATAGRAM: u8 = 0x12;
+const INET6_DATAGRAM: u8 = 0x22;
+const UNIX_DATAGRAM: u8 = 0x32;
+
+/// Two addresses and two ports.
+const INET_ADDRESSES: usize = 12;
+const INET6_ADDRESSES: usize = 36;
 
 /// Two paths of 108 bytes each.
 const UNIX_ADDRESSES: usize = 216;
@@ -48,7 +55,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Header<'_>, usize)>, Malfor
     let length = PREFIX + usize::from(u16::from_be_bytes([*high, *low]));
     match (*command, *family) {
         (LOCAL, _) | (PROXY, UNSPECIFIED | INET_STREAM | INET6_STREAM | UNIX_STREAM) => {}
-        (PROXY, _) => return Err(Malformed("version 2 with a family or transport other than TCP")),
+        (PROXY, INET_DATAGRAM | INET6_DATAGRAM | UNIX_DATAGRAM) => {}
+        (PROXY, _) => return Err(Malformed("version 2 has no such family or transport")),
         (0x20..=0x2f, _) => return Err(Malformed("version 2 has no such command")),
         _ => return Err(Malformed("a binary header of a version other than 2")),
     }
@@ -61,11 +69,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Header<'_>, usize)>, Malfor
     let said = match (*command, *family) {
         (PROXY, INET_STREAM) => inet::<4>(header, block)?,
         (PROXY, INET6_STREAM) => inet::<16>(header, block)?,
-        (PROXY, UNIX_STREAM) => {
-            let tlvs = block.get(UNIX_ADDRESSES..).ok_or(ADDRESSES)?;
-            Extensions::read(header, tlvs)?;
-            Header::Unknown
-        }
+        (PROXY, UNIX_STREAM | UNIX_DATAGRAM) => unnamed(header, block, UNIX_ADDRESSES)?,
+        // What is forwarded of UDP, or by mistake called so, has no address of a client that is connected here: the
+        // connection's own counts, as for every protocol that is not supported (PP 2.2).
+        (PROXY, INET_DATAGRAM) => unnamed(header, block, INET_ADDRESSES)?,
+        (PROXY, INET6_DATAGRAM) => unnamed(header, block, INET6_ADDRESSES)?,
         // The block is for nobody to read.
         (PROXY, _) => Header::Unknown,
         _ => Header::Local,
@@ -74,6 +82,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Header<'_>, usize)>, Malfor
 }
 
 const ADDRESSES: Malformed = Malformed("the block of version 2 is too short for its addresses");
+
+/// What `header` says, whose `block` begins with so many bytes of addresses that mean nothing here.
+fn unnamed<'a>(header: &[u8], block: &'a [u8], addresses: usize) -> Result<Header<'a>, Malformed> {
+    let tlvs = block.get(addresses..).ok_or(ADDRESSES)?;
+    Extensions::read(header, tlvs)?;
+    Ok(Header::Unknown)
+}
 
 /// What `header` says, whose `block` begins with addresses of `N` bytes.
 fn inet<'a, const N: usize>(header: &'a [u8], block: &'a [u8]) -> Result<Header<'a>, Malformed>
