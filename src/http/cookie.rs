@@ -2,16 +2,17 @@
 
 use super::head::{Head, trim};
 
-/// The value of the first cookie called `name`, without quotes around it; `None` where there is
-/// none.
+/// The values of the cookies called `name`, without quotes around them, in order.
+///
+/// There may be several: of other paths, or of the domain above (RFC 6265 4.2.2).
 ///
 /// RFC 6265 4.2.1 and 5.4 have `name=value` pairs with `; ` between them in one field. This is laxer,
 /// as servers are: there may be several fields, and any white space around names, values and
 /// semicolons; what has no name is passed over. Names are case-sensitive.
-pub fn cookie<'a>(head: Head<'a>, name: &[u8]) -> Option<&'a [u8]> {
+pub fn cookies<'a>(head: Head<'a>, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
     // Few upstreams look at cookies, so the field has no id of its own that every head would pay.
     let fields = head.lines().filter(|(_, field, _)| field.eq_ignore_ascii_case(b"cookie"));
-    fields.flat_map(|(_, _, value)| pairs(value)).find(|(n, _)| *n == name).map(|(_, v)| v)
+    fields.flat_map(|(_, _, value)| pairs(value)).filter(move |(n, _)| *n == name).map(|(_, v)| v)
 }
 
 /// The pairs of a Cookie field's value, in order.
@@ -35,8 +36,17 @@ mod tests {
         let bytes = format!("GET / HTTP/1.1\r\n{lines}\r\n").into_bytes();
         let mut fields = Vec::new();
         parse_request(&bytes, &mut fields).unwrap();
-        let value = cookie(Head::new(&bytes, &fields), name.as_bytes())?;
+        let value = cookies(Head::new(&bytes, &fields), name.as_bytes()).next()?;
         Some(String::from_utf8_lossy(value).into_owned())
+    }
+
+    #[test]
+    fn all_cookies_of_that_name_in_order() {
+        let bytes = b"GET / HTTP/1.1\r\nCookie: a=1; b=2; a=\r\nX: y\r\ncookie: A=3; a=4\r\n\r\n";
+        let mut fields = Vec::new();
+        parse_request(bytes, &mut fields).unwrap();
+        let found: Vec<_> = cookies(Head::new(bytes, &fields), b"a").collect();
+        assert_eq!(found, [&b"1"[..], b"", b"4"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::client::Facts;
 use super::worker::Listener;
 use crate::config::{HashKey, Policy};
-use crate::http::cookie::cookie;
+use crate::http::cookie::cookies;
 use crate::http::head::{FieldId, elements};
 use crate::http::query::query_parameter;
 use crate::http::request::{Request, Target};
@@ -37,7 +37,8 @@ impl Affinity {
             _ => None,
         };
         let session = upstream.sticky.as_ref().and_then(|sticky| {
-            cookie(request.head, sticky.cookie.as_bytes()).and_then(|value| sticky.find(value))
+            // One that stands for nothing is of another site, or of an endpoint that is gone.
+            cookies(request.head, sticky.cookie.as_bytes()).find_map(|value| sticky.find(value))
         });
         Self { key, session }
     }
@@ -100,7 +101,7 @@ fn hash_key(on: &HashKey, request: &Request<'_>, client: impl FnOnce() -> IpAddr
                 |line: &(FieldId, &[u8], &[u8])| line.1.eq_ignore_ascii_case(name.as_bytes());
             request.head.lines().find(is_it).map(|(_, _, value)| key(value))
         }
-        HashKey::Cookie(name) => cookie(request.head, name.as_bytes()).map(key),
+        HashKey::Cookie(name) => cookies(request.head, name.as_bytes()).next().map(key),
         HashKey::Query(name) => match request.target {
             Target::Path(_, [b'?', query @ ..]) => query_parameter(query, name.as_bytes()).map(key),
             _ => None,

@@ -1,5 +1,6 @@
 //! Sticky sessions: the cookie that brings a client back to its endpoint.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -32,6 +33,8 @@ pub struct Sticky {
     same_site: SameSite,
     /// By the endpoint's index.
     values: Box<[Value]>,
+    /// The endpoint's index by its value: a request may have very many cookies of the name, which are all looked at.
+    indices: HashMap<Value, usize>,
 }
 
 impl Sticky {
@@ -54,22 +57,24 @@ impl Sticky {
             // Writing to a String cannot fail.
             let _ = write!(attributes, "; Max-Age={}", max_age.as_secs());
         }
+        let values: Box<[Value]> = labels.map(value).collect();
         Self {
             cookie: config.cookie.clone(),
             attributes,
             same_site: config.same_site,
-            values: labels.map(value).collect(),
+            indices: values.iter().enumerate().map(|(index, value)| (*value, index)).collect(),
+            values,
         }
     }
 
     /// The index of the endpoint that `value` stands for; `None` where it stands for none (any
     /// more).
     ///
-    /// The comparison may take longer the more is right. A value is no secret of ours before whom
+    /// The search may take longer the more is right. A value is no secret of ours before whom
     /// we would hide it: every client has one, and somebody who guessed another one's byte by byte
     /// would have chosen an endpoint, which is all that a value does.
     pub fn find(&self, value: &[u8]) -> Option<usize> {
-        self.values.iter().position(|known| known == value)
+        self.indices.get(value).copied()
     }
 
     /// The value of a Set-Cookie field (RFC 6265 4.1) that keeps a client with the endpoint at

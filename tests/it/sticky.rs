@@ -271,3 +271,30 @@ fn own_answers_set_no_cookie() {
         assert!(!response.head.has("set-cookie"), "{}", response.head.raw);
     }
 }
+
+/// Several cookies of the name are what other sites of the domain, other paths and old secrets leave behind:
+/// the first one that means something counts.
+#[test]
+fn every_cookie_of_the_name_is_looked_at() {
+    let (_backends, urls) = named(&["a", "b", "c"]);
+    let tinylb = Tinylb::run(&config(&urls, "", SECRET));
+    let (cookie, name) = begin(&tinylb);
+    let other = loop {
+        let (other, who) = begin(&tinylb);
+        if who != name {
+            break other;
+        }
+    };
+    for fields in [
+        format!("Cookie: s=; {cookie}\r\n"),
+        format!("Cookie: s=gone; x=1; s=; {cookie}; {other}\r\n"),
+        format!("Cookie: s=\r\nX: y\r\nCookie: x=1\r\nCookie: s=0; {cookie}\r\n"),
+        format!("Cookie: {}{cookie}\r\n", "s=0; ".repeat(1000)),
+    ] {
+        for _ in 0..10 {
+            assert_eq!(answer(&tinylb, &fields), (name.clone(), None), "{fields:.60?}");
+        }
+    }
+    let (_, set) = answer(&tinylb, "Cookie: s=; s=gone\r\n");
+    assert!(set.is_some(), "none of them means anything");
+}
