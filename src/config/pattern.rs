@@ -61,7 +61,24 @@ pub fn parse_route_path(text: &str) -> Result<String, ValueError> {
             format!("write `{plain}` in place of `{encoded}`"),
         ));
     }
+    if let Some(prefix) = prefix_of_glob(text) {
+        return Err(ValueError::new(
+            format!("the path {} has a `*`: paths are prefixes, not patterns", quote(text)),
+            format!("write {}, which is for everything below it", quote(prefix)),
+        ));
+    }
     Ok(text.to_owned())
+}
+
+/// The prefix that a path with a `*` was probably meant for; `None` where it has none.
+///
+/// A `*` may stand in a path (RFC 3986 3.3), where it hardly ever does, and `%2A` says the same.
+fn prefix_of_glob(text: &str) -> Option<&str> {
+    let (before, behind) = text.split_once('*')?;
+    if behind.bytes().all(|byte| byte == b'*') {
+        return Some(before);
+    }
+    before.rfind('/').and_then(|slash| before.get(..=slash))
 }
 
 #[cfg(test)]
@@ -105,7 +122,7 @@ mod tests {
 
     #[test]
     fn paths_are_in_the_form_in_which_they_are_matched() {
-        for text in ["/", "/v1", "/v1/", "/a//b", "/a%2Fb", "/a:b@c"] {
+        for text in ["/", "/v1", "/v1/", "/a//b", "/a%2Fb", "/a:b@c", "/a%2A"] {
             assert_eq!(parse_route_path(text).as_deref(), Ok(text));
         }
         for (text, part) in [
@@ -119,6 +136,13 @@ mod tests {
             ("/%2e", "a percent-encoded dot"),
             ("/%61pi", "write `a` in place of `%61`"),
             ("/a%", "a bare `%`"),
+            ("/*", "write `/`, which"),
+            ("/api/*", "write `/api/`, which"),
+            ("/api/**", "write `/api/`, which"),
+            ("/api*", "write `/api`, which"),
+            ("/api/*/edit", "write `/api/`, which"),
+            ("/api/v*/edit", "write `/api/`, which"),
+            ("/img/*.png", "write `/img/`, which"),
         ] {
             let wrong = parse_route_path(text).unwrap_err().to_string();
             assert!(wrong.contains(part), "{text}: {wrong}");

@@ -158,6 +158,23 @@ t.toml: 1 error"
 }
 
 #[test]
+fn a_pattern_in_a_path_says_what_to_write() {
+    assert_eq!(
+        wrong(&format!("{LEAST}\n[[routes]]\npath = \"/api/*\"\nupstream = \"app\"\n")),
+        "\
+error: the path `/api/*` has a `*`: paths are prefixes, not patterns
+ --> t.toml:8:8
+  |
+8 | path = \"/api/*\"
+  |        ^^^^^^^^
+  |
+  = help: write `/api/`, which is for everything below it
+
+t.toml: 1 error"
+    );
+}
+
+#[test]
 fn all_faults_are_shown_at_once_in_the_order_of_the_file() {
     let text = r#"
 workers = 0
