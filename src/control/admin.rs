@@ -18,10 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::endpoints;
+use super::endpoints::{self, Refused};
 use super::metrics;
 use super::view::View;
 use crate::http::query::query_parameter;
+use crate::upstream::description::DRAINED_BY_FILE;
 
 /// Connections at once; whoever scrapes has one or two.
 const MAX_CONNECTIONS: usize = 64;
@@ -110,7 +111,11 @@ fn drain(request: &Request<Incoming>, view: &View, is_drain: bool) -> Response<F
         Ok(()) => {
             text(StatusCode::OK, if is_drain { "draining\n" } else { "no longer draining\n" })
         }
-        Err(wrong) => text(StatusCode::NOT_FOUND, wrong),
+        Err(Refused::Unknown(there_is)) => text(StatusCode::NOT_FOUND, there_is),
+        Err(Refused::DrainedByFile) => {
+            let why = format!("still draining: {DRAINED_BY_FILE}; remove it there and reload\n");
+            text(StatusCode::CONFLICT, why)
+        }
     }
 }
 
@@ -143,7 +148,7 @@ const INDEX: &str = "tinylb admin\n\n\
     GET  /healthz    200 while the process lives\n\
     GET  /readyz     200 while it welcomes traffic, 503 once it drains\n\
     POST /drain?upstream=NAME&endpoint=URL    nothing new goes there, sessions go on\n\
-    POST /undrain?upstream=NAME&endpoint=URL  the contrary\n";
+    POST /undrain?upstream=NAME&endpoint=URL  ends such a drain; 409 where the file has drain = true\n";
 
 fn not_allowed(words: &'static str, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);

@@ -57,22 +57,38 @@ fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// Why a drain was not begun or ended.
+pub(super) enum Refused {
+    /// There is no such endpoint; says what there is.
+    Unknown(String),
+    /// The file drains the endpoint, which only the file ends.
+    DrainedByFile,
+}
+
 /// Begins or ends the draining of the endpoint that is called `label` in the upstream `name`.
 ///
+/// An operator drains beside the file, and ends no more than that: what the file says would otherwise be one thing and
+/// what happens another, until a reload changed it back.
+///
 /// # Errors
-/// What there is instead of these.
-pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Result<(), String> {
+/// An endpoint that there is not, or that drains on.
+pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Result<(), Refused> {
     let list = |names: Vec<&str>| names.join("\n  ");
     let upstreams = &view.snapshot.upstreams;
     let Some(upstream) = upstreams.iter().find(|upstream| upstream.config.name == name) else {
         let names = upstreams.iter().map(|upstream| upstream.config.name.as_str()).collect();
-        return Err(format!("no such upstream; there is\n  {}\n", list(names)));
+        let there_is = format!("no such upstream; there is\n  {}\n", list(names));
+        return Err(Refused::Unknown(there_is));
     };
     let endpoints = &upstream.endpoints;
     let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.state.label == label) else {
         let labels = endpoints.iter().map(|endpoint| endpoint.state.label.as_str()).collect();
-        return Err(format!("no such endpoint of {name}; there is\n  {}\n", list(labels)));
+        let there_is = format!("no such endpoint of {name}; there is\n  {}\n", list(labels));
+        return Err(Refused::Unknown(there_is));
     };
     endpoint.state.drain(Instant::now(), is_drain);
-    Ok(())
+    match is_drain || !endpoint.drain {
+        true => Ok(()),
+        false => Err(Refused::DrainedByFile),
+    }
 }

@@ -8,6 +8,9 @@ use super::condition::Condition;
 use super::endpoint::Endpoint;
 use crate::config::SlowStart;
 
+/// Why an endpoint drains that the file drains.
+pub const DRAINED_BY_FILE: &str = "`drain = true` in the configuration";
+
 /// The standing of an endpoint.
 #[derive(Debug, Clone)]
 pub struct Description {
@@ -28,8 +31,9 @@ impl Endpoint {
             _ if is_well && self.addresses.is_empty() => {
                 (Condition::Down, "its name has no address".to_owned())
             }
-            _ if is_well && self.drain => {
-                (Condition::Draining, "the configuration drains it".to_owned())
+            _ if is_well && self.drain => (Condition::Draining, DRAINED_BY_FILE.to_owned()),
+            Condition::Draining if self.drain => {
+                (Condition::Draining, format!("{DRAINED_BY_FILE}, and {why}"))
             }
             condition => (condition, why),
         };

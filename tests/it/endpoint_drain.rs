@@ -168,3 +168,47 @@ fn a_session_leaves_an_endpoint_that_has_drained_and_gone() {
         assert_eq!(tinylb.get("/").text(), "b", "that does not make it well");
     }
 }
+
+/// What the file drains goes on to drain, and whoever asks for its end is told so.
+#[test]
+fn an_operator_cannot_end_what_the_file_drains() {
+    let backends = ["a", "b"].map(Backend::named);
+    let [a, b] = [backends[0].url(), backends[1].url()];
+    let whole = config(&[a.clone(), b.clone()], "", "");
+    let endpoints = format!("[{{ url = {a:?}, drain = true }}, {b:?}]");
+    let tinylb = Tinylb::run(&config_of(&endpoints, "", ""));
+    let target = |verb: &str, url: &str| format!("/{verb}?upstream=app&endpoint={url}");
+    let by_file = "`drain = true` in the configuration";
+    let refused = |who: &str| {
+        let response = admin(&tinylb, "POST", &target("undrain", &a), "");
+        assert_eq!(response.status, 409, "{who}: {}", response.text());
+        assert!(response.text().contains(by_file), "{who}: {}", response.text());
+        assert_eq!(said(&tinylb, &a)["state"], "draining", "{who}");
+    };
+    assert!(said(&tinylb, &a)["why"].as_str().unwrap().contains(by_file));
+    refused("the file alone");
+    operate(&tinylb, "undrain", &b);
+    // An operator may drain it beside the file, so that it stays drained whatever the file says next.
+    operate(&tinylb, "drain", &a);
+    let why = said(&tinylb, &a)["why"].as_str().unwrap().to_owned();
+    assert!(why.contains(by_file) && why.contains("operator"), "{why}");
+    tinylb.rewrite(&whole);
+    tinylb.signal(Signal::HUP);
+    eventually("the operator alone drains it", || {
+        (said(&tinylb, &a)["why"] == "an operator drains it").then_some(())
+    });
+    operate(&tinylb, "undrain", &a);
+    eventually("it has new requests again", || (tinylb.get("/").text() == "a").then_some(()));
+
+    // The end of the operator's part is remembered, though the file's goes on.
+    operate(&tinylb, "drain", &a);
+    tinylb.rewrite(&config_of(&endpoints, "", ""));
+    tinylb.signal(Signal::HUP);
+    eventually("both drain it", || {
+        said(&tinylb, &a)["why"].as_str().unwrap().contains(by_file).then_some(())
+    });
+    refused("both");
+    tinylb.rewrite(&whole);
+    tinylb.signal(Signal::HUP);
+    eventually("nobody drains it", || (said(&tinylb, &a)["state"] == "up").then_some(()));
+}
