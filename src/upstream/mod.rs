@@ -249,7 +249,7 @@ impl Upstream {
     }
 
     /// Whether one more of its endpoints may be ejected: at most a share of them is unavailable at
-    /// once, and never all.
+    /// once, or one where the share is less than that, and never all. With a share of 0 none may.
     #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
     pub fn may_eject_another(&self) -> bool {
         let Some(rules) = &self.config.ejection else { return false };
@@ -257,6 +257,6 @@ impl Upstream {
         let (all, well) =
             (candidates().count(), candidates().filter(|e| e.state.is_healthy()).count());
         let out = all + 1 - well;
-        well > 1 && out as f64 <= (all as f64 * rules.max_share).max(1.0)
+        rules.max_share > 0.0 && well > 1 && out as f64 <= (all as f64 * rules.max_share).max(1.0)
     }
 }

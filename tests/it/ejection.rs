@@ -135,7 +135,9 @@ fn answers_count_as_failures_by_their_status_where_that_is_asked_for() {
 
 #[test]
 fn at_most_a_share_is_ejected() {
-    for (count, share, out) in [(4, "0.5", 2), (4, "1.0", 3), (3, "0.0", 1), (2, "0.5", 1)] {
+    for (count, share, out) in
+        [(4, "0.5", 2), (4, "1.0", 3), (3, "0.1", 1), (3, "0.0", 0), (2, "0.5", 1)]
+    {
         let backends: Vec<_> = (0..count).map(|_| Backend::resetting()).collect();
         let urls: Vec<_> = backends.iter().map(Backend::url).collect();
         let ejection =
@@ -204,4 +206,18 @@ fn clients_that_give_up_eject_nobody() {
     }
     assert_eq!(tinylb.state(&silent.url()), "up");
     assert_eq!(tinylb.metric("tinylb_endpoint_failures_total", &[&silent.url()]), 0.0);
+}
+
+/// A share of nothing is nobody, whatever fails.
+#[test]
+fn a_share_of_0_ejects_nobody() {
+    let bad = failing_where(|_| true);
+    let good = Backend::named("good");
+    let upstream = "ejection = { failures = 2, rate = 0.1, time = \"10m\", max_share = 0 }";
+    let tinylb = Tinylb::run(&ranked(&[bad.url(), good.url()], "", upstream));
+    for _ in 0..30 {
+        assert_eq!(tinylb.get("/").text(), "good");
+    }
+    assert_eq!(tinylb.state(&bad.url()), "up");
+    assert_eq!(bad.requests().len(), 30, "it is asked each time");
 }
