@@ -266,6 +266,8 @@ pub struct WorkerStats {
     pub http2_floods: Counter,
     /// Requests in HTTP/2 that were none, and whose streams were reset.
     pub http2_malformed: Counter,
+    /// Client connections that were closed although the client had not acknowledged everything.
+    pub undelivered: Counter,
     /// Tunnels (101) opened.
     pub tunnels: Counter,
     /// Tunnels that are open.

@@ -56,6 +56,21 @@ async fn close_tunnels(workers: &Workers) {
 }
 
 async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
+    let undelivered = workers.undelivered();
+    let ended = wait(workers, drain).await;
+    match workers.undelivered().saturating_sub(undelivered) {
+        0 => ended,
+        connections => {
+            tracing::warn!(
+                connections,
+                "clients stopped reading; their last answers were not delivered"
+            );
+            Ended::Cut
+        }
+    }
+}
+
+async fn wait(workers: &mut Workers, drain: config::Drain) -> Ended {
     tokio::time::sleep(drain.delay).await;
     workers.drain();
     workers.refuse_connections();

@@ -17,6 +17,8 @@ use crate::http::h2::meter::{Meter, Verdict};
 #[derive(Debug)]
 pub struct Traffic {
     last_read: Cell<Instant>,
+    /// Since when the peer takes nothing of what is to be written.
+    blocked_since: Cell<Option<Instant>>,
     is_flood: Cell<bool>,
     meter: RefCell<Meter>,
 }
@@ -25,12 +27,18 @@ impl Traffic {
     /// Nothing yet.
     pub fn new(now: Instant) -> Self {
         let meter = Meter::new(now.into_std()).into();
-        Self { last_read: Cell::new(now), is_flood: Cell::new(false), meter }
+        let (blocked_since, is_flood) = Default::default();
+        Self { last_read: Cell::new(now), blocked_since, is_flood, meter }
     }
 
     /// When something last came.
     pub fn last_read(&self) -> Instant {
         self.last_read.get()
+    }
+
+    /// Since when nothing can be written, if something is to be: the peer's kernel takes no more.
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since.get()
     }
 
     /// Whether the peer asks for more work than it may. Nothing more is read then.
@@ -48,6 +56,17 @@ impl Traffic {
         self.meter.borrow_mut().sent_data(length, is_all);
     }
 
+    fn write<T>(&self, written: Poll<T>) -> Poll<T> {
+        match &written {
+            Poll::Ready(_) => self.blocked_since.set(None),
+            Poll::Pending if self.blocked_since.get().is_none() => {
+                self.blocked_since.set(Some(Instant::now()));
+            }
+            Poll::Pending => {}
+        }
+        written
+    }
+
     fn read(&self, bytes: &[u8]) {
         let now = Instant::now();
         self.last_read.set(now);
@@ -59,7 +78,8 @@ impl Traffic {
 /// A connection whose traffic is watched.
 #[derive(Debug)]
 pub struct Metered {
-    stream: Stream,
+    /// Shared with whoever closes it.
+    stream: Rc<RefCell<Stream>>,
     /// What was read of it already.
     ahead: Buffer,
     traffic: Rc<Traffic>,
@@ -67,7 +87,7 @@ pub struct Metered {
 
 impl Metered {
     /// Watches `stream`, of which `ahead` has been read already.
-    pub const fn new(stream: Stream, ahead: Buffer, traffic: Rc<Traffic>) -> Self {
+    pub const fn new(stream: Rc<RefCell<Stream>>, ahead: Buffer, traffic: Rc<Traffic>) -> Self {
         Self { stream, ahead, traffic }
     }
 }
@@ -90,7 +110,7 @@ impl AsyncRead for Metered {
             if ahead.is_empty() {
                 *ahead = Buffer::default();
             }
-        } else if Pin::new(stream).poll_read(cx, buf)?.is_pending() {
+        } else if Pin::new(&mut *stream.borrow_mut()).poll_read(cx, buf)?.is_pending() {
             return Poll::Pending;
         }
         traffic.read(buf.filled().get(before..).unwrap_or_default());
@@ -104,7 +124,8 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let Self { stream, traffic, .. } = self.get_mut();
+        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -112,7 +133,8 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let Self { stream, traffic, .. } = self.get_mut();
+        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -120,10 +142,12 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let Self { stream, traffic, .. } = self.get_mut();
+        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let Self { stream, traffic, .. } = self.get_mut();
+        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx))
     }
 }

@@ -8,6 +8,7 @@ pub mod http2;
 pub mod listen;
 pub mod metered;
 pub mod origin;
+pub mod send_queue;
 pub mod socket_file;
 pub mod stream;
 pub mod tls;

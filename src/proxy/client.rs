@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::worker::{DRAIN_IDLE_GRACE, Listener, Worker};
@@ -14,7 +14,8 @@ use crate::http::buffer::Buffer;
 use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
 use crate::net::origin::Origin;
-use crate::net::stream::{ReadHalf, Stream};
+use crate::net::send_queue::SendQueue;
+use crate::net::stream::{Farewell, ReadHalf, Stream};
 use crate::net::tls::Session;
 
 /// How long a connection that we close is read from, so that what the client still sends does not
@@ -84,6 +85,12 @@ impl Facts {
     pub(super) fn is_misdirected(&self, host: &[u8]) -> bool {
         let asks = self.listener.config.tls.as_ref().is_some_and(|tls| tls.client.is_some());
         asks && self.tls.as_ref().is_some_and(|tls| !tls.covers(host))
+    }
+
+    /// Notes that the client has not taken all that was sent to it.
+    pub(super) fn count_undelivered(&self) {
+        self.worker.stats().undelivered.add(1);
+        tracing::debug!(client = %self.peer, "the client stopped reading; its last answer is not delivered");
     }
 
     /// Whether the client has chosen HTTP/2 in the TLS handshake.
@@ -166,17 +173,18 @@ impl Client {
         .await
     }
 
-    /// Closes our side, and reads on until the client closes its own or takes too long.
+    /// Closes our side, and reads on until the client closes its own, or has everything and takes too long.
     pub(super) async fn linger(&mut self) {
-        let mut buffer = self.facts.worker.buffers.small();
-        let Self { stream, deadline, .. } = self;
-        let drained = async {
-            stream.shutdown().await?;
-            while stream.read(buffer.spare()).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        let _ = deadline.within(LINGER, drained).await;
-        self.facts.worker.buffers.put(buffer);
+        see_off(&self.facts, &mut self.stream, LINGER).await;
+    }
+
+    /// Closes a connection without a request on it, which the client may still be reading the last answer from.
+    pub(super) async fn leave(&mut self) {
+        let queue = self.stream.with_socket(SendQueue::of).flatten();
+        match queue.and_then(|queue| queue.length()) {
+            Some(1..) => self.linger().await,
+            Some(0) | None => self.close().await,
+        }
     }
 
     /// Closes our side, where the client knows already that nothing more comes: over TLS it has to be
@@ -185,5 +193,14 @@ impl Client {
         if self.facts.tls.is_some() {
             let _ = self.deadline.within(LINGER, self.stream.shutdown()).await;
         }
+    }
+}
+
+/// Closes our side of a client's connection, and reads on until the client has closed its own: for as long as it takes
+/// something, and `quiet` once it has everything.
+pub(super) async fn see_off(facts: &Facts, stream: &mut Stream, quiet: Duration) {
+    let farewell = Farewell { quiet, stall: facts.listener.config.timeouts.body.max(quiet) };
+    if !stream.say_farewell(farewell).await {
+        facts.count_undelivered();
     }
 }

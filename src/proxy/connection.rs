@@ -49,7 +49,7 @@ pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut accepted: Accepted,
             }
             return;
         }
-        Box::pin(client.close()).await;
+        Box::pin(client.leave()).await;
     });
 }
 

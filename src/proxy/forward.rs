@@ -295,7 +295,8 @@ impl<'a> Forward<'a> {
             Received::Switched(ahead) => {
                 picked.endpoint.state.succeeded();
                 self.tunnel(client, (&mut from_endpoint, &mut to_endpoint), ahead).await;
-                return Ok(Next::Close);
+                // What the client says last must not take back what it has not read.
+                return Ok(Next::Linger);
             }
         };
         let ended = Instant::now();

@@ -2,7 +2,7 @@
 
 mod life;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
 use self::life::{GOODBYE, Life, Step};
-use super::client::{Client, Facts};
+use super::client::{Client, Facts, see_off};
 use super::exchange;
 use crate::http::connection::decimal;
 use crate::http::h2::{Refusal, request_head};
@@ -27,6 +27,7 @@ use crate::net::http2::{
 };
 use crate::net::metered::{Metered, Traffic};
 use crate::net::origin::Origin;
+use crate::net::send_queue::SendQueue;
 use crate::net::stream::Stream;
 
 /// Streams that a client may have open at once: what browsers and gRPC clients ask for, and a bound on
@@ -46,7 +47,9 @@ pub(super) async fn serve(client: Box<Client>) {
     // Its streams have no socket that could be asked.
     facts.know_origin(stream.with_socket(Origin::of).flatten());
     let traffic = Rc::new(Traffic::new(Instant::now()));
-    let io = Metered::new(stream, ahead, Rc::clone(&traffic));
+    let queue = stream.with_socket(SendQueue::of).flatten();
+    let stream = Rc::new(RefCell::new(stream));
+    let io = Metered::new(Rc::clone(&stream), ahead, Rc::clone(&traffic));
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -63,13 +66,13 @@ pub(super) async fn serve(client: Box<Client>) {
     facts.worker.stats().http2_connections.add(1);
     let mut pings = connection.ping_pong();
     let streams = Rc::new(Streams { open: Cell::new(0), idle_since: Cell::new(Instant::now()) });
-    let mut served = Served { facts, traffic, streams, asked: None, told: None };
+    let mut served = Served { facts, traffic, streams, queue, asked: None, unread: 0, told: None };
     loop {
         let due = || Some(served.life().next().0);
         let event = poll_fn(|cx| poll(cx, &mut connection, &served.traffic, &mut pings));
         match deadline.due(due, event).await {
             Ok(Event::Request(request, respond)) => served.start(request, respond),
-            Ok(Event::Over) => return,
+            Ok(Event::Over) => break,
             Ok(Event::CutOff) => return served.cut_off(),
             Ok(Event::Flood) => {
                 served.cut_off();
@@ -81,13 +84,26 @@ pub(super) async fn serve(client: Box<Client>) {
                     connection.graceful_shutdown();
                 }
                 Step::Ask => {
-                    served.asked = Some(Instant::now());
+                    served.asks();
                     let _ = pings.as_mut().map(|pings| pings.send_ping(Ping::opaque()));
                 }
-                Step::End => return end(connection, Reason::NO_ERROR, &mut deadline).await,
+                Step::End if served.reads_on() => {}
+                Step::End => {
+                    let is_stuck = served.traffic.blocked_since().is_some();
+                    let is_idle = served.streams.open.get() == 0;
+                    end(connection, Reason::NO_ERROR, &mut deadline).await;
+                    return match (is_idle, is_stuck) {
+                        (true, false) => served.see_off(stream).await,
+                        (true, true) => served.facts.count_undelivered(),
+                        // The client has gone without a word.
+                        (false, _) => {}
+                    };
+                }
             },
         }
     }
+    drop(connection);
+    served.see_off(stream).await;
 }
 
 /// What happens on a connection.
@@ -159,8 +175,12 @@ struct Served {
     facts: Rc<Facts>,
     traffic: Rc<Traffic>,
     streams: Rc<Streams>,
+    /// What the kernel still holds for the client.
+    queue: Option<SendQueue>,
     /// When the client was asked whether it is there.
     asked: Option<Instant>,
+    /// How much the kernel held for it when that was last looked at.
+    unread: u32,
     /// When it was told that no new streams are welcome.
     told: Option<Instant>,
 }
@@ -176,6 +196,37 @@ impl Served {
             told: self.told,
             draining: self.facts.worker.draining.get(),
             idle: self.facts.listener.config.timeouts.idle,
+            blocked: self.traffic.blocked_since(),
+            body: self.facts.listener.config.timeouts.body,
+        }
+    }
+
+    /// Notes that the client is asked whether it is there.
+    fn asks(&mut self) {
+        self.asked = Some(Instant::now());
+        self.unread = self.queued();
+    }
+
+    /// Whether a client that has not said that it is there has read something meanwhile: the question may stand behind
+    /// more than it can read in the time for an answer.
+    fn reads_on(&mut self) -> bool {
+        let left = self.queued();
+        let is_reading = self.streams.open.get() > 0 && left < self.unread;
+        if is_reading {
+            self.asks();
+        }
+        is_reading
+    }
+
+    fn queued(&self) -> u32 {
+        self.queue.and_then(|queue| queue.length()).unwrap_or(0)
+    }
+
+    /// Closes the connection once the client has what it is owed.
+    async fn see_off(&self, stream: Rc<RefCell<Stream>>) {
+        // Nobody else has it any more.
+        if let Some(stream) = Rc::into_inner(stream) {
+            see_off(&self.facts, &mut stream.into_inner(), GOODBYE).await;
         }
     }
 

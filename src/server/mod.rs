@@ -169,6 +169,11 @@ impl Workers {
         self.shared.stats.iter().map(|stats| stats.connections.load(Relaxed)).sum()
     }
 
+    /// Client connections that ended without everything having been delivered, over all workers.
+    pub fn undelivered(&self) -> u64 {
+        self.shared.stats.iter().map(|stats| stats.undelivered.get()).sum()
+    }
+
     /// Whether every listening socket is closed and every connection over.
     pub fn are_idle(&self) -> bool {
         self.listening.load(Relaxed) == 0 && self.connections() == 0

@@ -98,6 +98,7 @@ mod retry_budget;
 mod retry_settled;
 mod retry_statuses;
 mod retry_timeouts;
+mod slow_readers;
 mod slow_start;
 mod spoilt_connections;
 mod standard_streams;

@@ -36,7 +36,7 @@ impl Sums {
             family.encode_family(&labels)?.encode_gauge(&open)?;
         }
         type Cell = fn(&WorkerStats) -> &Counter;
-        let counters: [(&str, &str, Cell); 12] = [
+        let counters: [(&str, &str, Cell); 13] = [
             ("connections_accepted", "Client connections accepted", |s| &s.accepted),
             ("connections_handed_over", "Of these, handed to another worker", |s| &s.handed_over),
             ("accept_pauses", "Times that accepting paused for want of descriptors", |s| {
@@ -51,6 +51,11 @@ impl Sums {
                 "proxy_protocol_errors",
                 "Client connections closed for want of a valid PROXY protocol header",
                 |s| &s.proxy_protocol_errors,
+            ),
+            (
+                "connections_undelivered",
+                "Client connections closed because the client stopped reading its last answer",
+                |s| &s.undelivered,
             ),
             ("access_log_dropped_lines", "Lines of the access log dropped", |s| &s.log_dropped),
             ("http2_connections", "Client connections in HTTP/2", |s| &s.http2_connections),

@@ -31,6 +31,10 @@ pub(super) struct Life {
     pub draining: Option<Instant>,
     /// How long the connection may be without streams.
     pub idle: Duration,
+    /// Since when the client takes nothing of what is to be written, if something is.
+    pub blocked: Option<Instant>,
+    /// How long it may do so.
+    pub body: Duration,
 }
 
 /// What is to be done if nothing happens.
@@ -50,11 +54,19 @@ impl Life {
         let is_idle = self.open == 0;
         match (self.told, self.draining) {
             // Streams may be on their way that began before the client knew.
-            (Some(told), _) if is_idle => (told.max(self.idle_since) + GOODBYE, Step::End),
+            (Some(told), _) if is_idle => match self.blocked {
+                // What has ended may still wait to be written.
+                Some(since) => (since + self.body, Step::End),
+                None => (told.max(self.idle_since) + GOODBYE, Step::End),
+            },
             (None, Some(since)) => (since, Step::Tell),
             (None, None) if is_idle => (self.idle_since + self.idle, Step::Tell),
             _ => match self.asked.filter(|asked| self.last_read < *asked) {
-                Some(asked) => (asked + PING_PATIENCE, Step::End),
+                // The question waits behind what is to be written; that some of it was is a sign of life.
+                Some(asked) => {
+                    let since = self.blocked.map_or(asked, |blocked| blocked.max(asked));
+                    (since + PING_PATIENCE, Step::End)
+                }
                 None => (self.last_read + PING_AFTER, Step::Ask),
             },
         }
@@ -66,6 +78,7 @@ mod tests {
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(75);
+    const BODY: Duration = Duration::from_secs(60);
 
     /// A connection, seconds after it began.
     struct Case {
@@ -84,6 +97,8 @@ mod tests {
                 told: None,
                 draining: None,
                 idle: IDLE,
+                blocked: None,
+                body: BODY,
             };
             Self { life, start }
         }
@@ -145,6 +160,23 @@ mod tests {
         case.life.open = 0;
         case.life.idle_since = case.at(50);
         case.assert_next(51, Step::End);
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_is_waited_for() {
+        let mut case = Case::new();
+        case.life.open = 1;
+        case.life.asked = Some(case.at(30));
+        case.assert_next(40, Step::End);
+        case.life.blocked = Some(case.at(35));
+        case.assert_next(45, Step::End);
+        case.life.open = 0;
+        case.life.told = Some(case.at(36));
+        case.assert_next(95, Step::End);
+        case.life.blocked = Some(case.at(80));
+        case.assert_next(140, Step::End);
+        case.life.blocked = None;
+        case.assert_next(37, Step::End);
     }
 
     #[test]
