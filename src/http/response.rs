@@ -7,6 +7,7 @@ use super::body::Framing;
 use super::connection::{Options, announced_framing, decimal};
 use super::head::{Field, FieldId, Head, StatusLine, Version, as_response_fault, elements};
 use super::request::Method;
+use super::websocket;
 use crate::error::{Error, Kind};
 
 /// A response, understood.
@@ -88,6 +89,26 @@ impl<'a> Response<'a> {
         self.status < 200 && self.status != 101
     }
 
+    /// Checks that a 101 switches to what was `asked` for in `Upgrade`, and to nothing else (RFC 9110 7.8). `key` is a
+    /// `Sec-WebSocket-Key` of ours, to which the answer must be right (RFC 6455 4.1): nobody else can see whether it is.
+    ///
+    /// # Errors
+    /// [`Kind::UpgradeFailed`].
+    pub fn check_switch(&self, asked: &[u8], key: Option<&[u8]>) -> Result<(), Error> {
+        let mut protocols = self.head.values(FieldId::Upgrade).flat_map(elements).peekable();
+        let is_asked = |protocol: &[u8]| elements(asked).any(|a| a.eq_ignore_ascii_case(protocol));
+        if protocols.peek().is_none() || !protocols.all(is_asked) {
+            return Err(OTHER_SWITCH);
+        }
+        let Some(key) = key else { return Ok(()) };
+        let mut accepts =
+            self.head.lines().filter(|(_, name, _)| name.eq_ignore_ascii_case(ACCEPT));
+        match (accepts.next(), accepts.next()) {
+            (Some((_, _, accept)), None) if accept == websocket::accept(key) => Ok(()),
+            _ => Err(WRONG_ACCEPT),
+        }
+    }
+
     /// How long the endpoint says that it keeps the idle connection (`Keep-Alive: timeout=5`).
     pub fn keep_alive_timeout(&self) -> Option<Duration> {
         let mut parameters = self.head.values(FieldId::KeepAlive).flat_map(elements);
@@ -102,6 +123,12 @@ impl<'a> Response<'a> {
 /// The fault in a 101 that nobody asked for.
 pub const UNASKED_SWITCH: Error =
     Error::new(Kind::UpgradeFailed, "the endpoint switched protocols unasked");
+
+const OTHER_SWITCH: Error =
+    Error::new(Kind::UpgradeFailed, "the endpoint switched to a protocol that was not asked for");
+const WRONG_ACCEPT: Error =
+    Error::new(Kind::UpgradeFailed, "the endpoint's Sec-WebSocket-Accept does not answer the key");
+const ACCEPT: &[u8] = b"sec-websocket-accept";
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +256,39 @@ mod tests {
         ] {
             let head = format!("{line}\r\nA: b\r\n\r\n");
             assert!(parse_response(head.as_bytes(), &mut Vec::new()).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_to_what_was_asked_for() {
+        const KEY: &[u8] = b"dGhlIHNhbXBsZSBub25jZQ==";
+        const ACCEPT: &str = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        let check = |asked: &str, key, fields: &str| {
+            let head = format!("HTTP/1.1 101 Go\r\n{fields}\r\n");
+            interpret(Method::Get, &head, |response| {
+                response.unwrap().check_switch(asked.as_bytes(), key).is_ok()
+            })
+        };
+        for (asked, upgrade, expected) in [
+            ("websocket", "Upgrade: websocket\r\n", true),
+            ("websocket", "upgrade: WebSocket\r\n", true),
+            ("a/1, b", "Upgrade: b\r\nUpgrade: A/1\r\n", true),
+            ("a/1, b", "Upgrade: a/2\r\n", false),
+            ("a, b", "Upgrade: a, c\r\n", false),
+            ("a", "Upgrade: \r\n", false),
+            ("a", "", false),
+        ] {
+            assert_eq!(check(asked, None, upgrade), expected, "{asked} {upgrade}");
+        }
+        let upgrade = "Upgrade: websocket\r\n";
+        for (accept, expected) in [
+            (ACCEPT.to_owned(), true),
+            (ACCEPT.to_lowercase(), false),
+            (ACCEPT.repeat(2), false),
+            (String::new(), false),
+        ] {
+            let fields = format!("{upgrade}{accept}");
+            assert_eq!(check("websocket", Some(KEY), &fields), expected, "{fields}");
         }
     }
 

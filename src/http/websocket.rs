@@ -4,8 +4,23 @@
 
 use sha1::{Digest, Sha1};
 
+use super::head::Head;
+
+/// Whether the protocol that an `Upgrade` field names is WebSocket.
+pub const fn is_websocket(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"websocket")
+}
+
 /// What every server puts behind the key (RFC 6455 1.3).
 const SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The name of the field with the client's key.
+const KEY: &[u8] = b"sec-websocket-key";
+
+/// The key in the head of a request for WebSocket.
+pub fn key_in(request: Head<'_>) -> Option<&[u8]> {
+    request.lines().find(|(_, name, _)| name.eq_ignore_ascii_case(KEY)).map(|(_, _, key)| key)
+}
 
 /// A new `Sec-WebSocket-Key`. It proves nothing, and only has to be another one each time.
 pub fn key() -> [u8; 24] {

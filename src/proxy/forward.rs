@@ -19,6 +19,7 @@ use super::worker::Drafts;
 use crate::error::{Error, Fault as Blame, Kind};
 use crate::http::buffer::Buffer;
 use crate::http::rewrite::Persistence;
+use crate::http::websocket::is_websocket;
 use crate::net::deadline::Elapsed;
 use crate::stats::RetryReason;
 use crate::upstream::pool::Connected;
@@ -394,10 +395,7 @@ impl<'a> Forward<'a> {
         ahead: Buffer,
     ) {
         let ClientSide { source, writer, deadline } = client;
-        let is_websocket = self
-            .request
-            .upgrade
-            .is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        let is_websocket = self.request.upgrade.is_some_and(is_websocket);
         let ends = Ends { client: (&mut *source.io, &mut **writer), endpoint, is_websocket };
         // Usually nothing, and a quiet tunnel should hold no buffer for that.
         let early_answer = ahead.filled().to_vec();

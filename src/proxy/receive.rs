@@ -19,6 +19,7 @@ use crate::http::head::{
 };
 use crate::http::response::{Response, UNASKED_SWITCH};
 use crate::http::rewrite::{self, Ours, Persistence};
+use crate::http::websocket::{self, is_websocket};
 use crate::net::deadline::{Deadline, Elapsed};
 use crate::net::stream::{ReadHalf, WriteHalf, read_fault};
 use crate::stats::RetryReason;
@@ -221,12 +222,19 @@ impl Forward<'_> {
         }
     }
 
-    /// Another protocol only for a client that has asked for one.
+    /// Another protocol only for a client that has asked for it.
     fn check_switch<'r>(&self, response: Response<'r>) -> Result<Response<'r>, Error> {
         match (response.status, self.request.upgrade) {
-            (101, None) => Err(UNASKED_SWITCH),
-            _ => Ok(response),
+            (101, None) => return Err(UNASKED_SWITCH),
+            (101, Some(asked)) => {
+                // A client in HTTP/2 gets no answer to the key, and most likely did not make it.
+                let is_ours = self.request.version == Version::Http2 && is_websocket(asked);
+                let key = is_ours.then(|| websocket::key_in(self.request.head)).flatten();
+                response.check_switch(asked, key)?;
+            }
+            _ => {}
         }
+        Ok(response)
     }
 
     /// Keeps what the endpoint says in `Proxy-Status`, for ours to be appended to (RFC 9209 2).

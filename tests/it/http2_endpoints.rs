@@ -1,7 +1,7 @@
 //! HTTP/2 and TLS to endpoints.
 
 use crate::support::certificates::{Authority, Pair};
-use crate::support::{Backend, Tinylb, config, ok};
+use crate::support::{Backend, Tinylb, config, ok, switching};
 
 #[test]
 fn endpoints_are_spoken_to_as_their_urls_say() {
@@ -40,10 +40,7 @@ fn a_tunnel_goes_on_in_http_2() {
     let backend = Backend::new(|mut conn| {
         let head = conn.head().unwrap();
         assert_eq!(head.get("upgrade"), Some("websocket"));
-        conn.send(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nhello",
-        );
+        conn.send(format!("{}\r\nhello", switching(&head)));
         assert_eq!(conn.wire.take(100_000), [7; 100_000]);
         conn.send([8; 100_000]);
         assert_eq!(conn.wire.rest(), b"");

@@ -6,7 +6,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
 
 use crate::support::streams::{Answer, Streams, capacity, run, send_all, soon};
-use crate::support::{Backend, Conn, End, Gate, Tinylb, eventually, ok};
+use crate::support::{Backend, Conn, End, Gate, Tinylb, eventually, ok, switching};
 
 fn connect() -> Request<()> {
     let mut request = Request::new(());
@@ -74,10 +74,7 @@ fn switch(conn: &mut Conn) {
     // 16 bytes in base64, which HTTP/1.1 insists on (RFC 6455 4.1).
     assert_eq!(head.get("sec-websocket-key").map(str::len), Some(24));
     assert!(!head.has("content-length") && !head.has("transfer-encoding"), "{:?}", head.raw);
-    conn.send(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: talk\r\n\r\n",
-    );
+    conn.send(format!("{}Sec-WebSocket-Protocol: talk\r\n\r\n", switching(&head)));
 }
 
 #[test]
@@ -224,6 +221,48 @@ fn a_tunnel_that_the_backend_declines() {
             }
             assert!(streams.get("/").await.status > 0, "the stream alone is over");
         });
+    }
+}
+
+/// The key is ours, so nobody else can see whether the answer is one to it (RFC 6455 4.1).
+#[test]
+fn an_answer_to_another_key_is_a_502() {
+    for (accept, protocol) in [
+        ("", "websocket"),
+        ("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", "websocket"),
+        ("right twice", "websocket"),
+        ("right", "chat"),
+        ("right", ""),
+    ] {
+        let backend = Backend::new(move |mut conn| {
+            let head = conn.head().unwrap();
+            let right = switching(&head);
+            let (_, right) = right.split_once("websocket\r\n").unwrap();
+            let accept = match accept {
+                "right twice" => right.repeat(2),
+                "right" => right.to_owned(),
+                other => other.to_owned(),
+            };
+            let upgrade = match protocol {
+                "" => String::new(),
+                protocol => format!("Upgrade: {protocol}\r\n"),
+            };
+            conn.send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n{upgrade}{accept}\r\n"
+            ));
+            conn.drain();
+        });
+        let tinylb = Tinylb::before(&backend);
+        run(async {
+            let mut streams = Streams::connect(&tinylb).await;
+            while !streams.is_extended_connect_enabled() {
+                tokio::task::yield_now().await;
+            }
+            let (response, _to) = streams.send(connect(), false).await;
+            let answer = Answer::of(response).await;
+            answer.assert_fault(502, "http_upgrade_failed");
+        });
+        backend.end_of(0);
     }
 }
 

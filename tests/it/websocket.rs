@@ -132,6 +132,27 @@ fn a_tunnel_that_nobody_asked_for_is_a_502() {
     }
 }
 
+/// A switch says to what, and to nothing else than was asked for (RFC 9110 7.8).
+#[test]
+fn a_tunnel_of_another_protocol_is_a_502() {
+    for upgrade in ["", "Upgrade: chat\r\n", "Upgrade: websocket, chat\r\n", "Upgrade:\r\n"] {
+        let switch = SWITCH.replace("Upgrade: websocket\r\n", upgrade);
+        let backend = Backend::answering(format!("{switch}{}", ok("smuggled")));
+        let tinylb = Tinylb::before(&backend);
+        let response = tinylb.exchange(UPGRADE);
+        response.assert_fault(502, "http_upgrade_failed");
+        backend.end_of(0);
+    }
+    for upgrade in
+        ["Upgrade: WebSocket\r\n", "Upgrade: chat/2\r\n", "Upgrade: chat/2, websocket\r\n"]
+    {
+        let backend = Backend::answering(SWITCH.replace("Upgrade: websocket\r\n", upgrade));
+        let tinylb = Tinylb::before(&backend);
+        let asked = UPGRADE.replace("Upgrade: websocket", "Upgrade: websocket, chat/2");
+        assert_eq!(tinylb.exchange(asked).status, 101, "{upgrade:?}");
+    }
+}
+
 #[test]
 fn http_1_0_cannot_upgrade() {
     let backend = Backend::named("plain");

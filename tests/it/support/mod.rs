@@ -116,3 +116,13 @@ pub fn ranked(endpoints: &[String], route: &str, upstream: &str) -> String {
         endpoints.join(", ")
     )
 }
+
+/// The head that agrees to a WebSocket which `head` asks for.
+pub fn switching(head: &Head) -> String {
+    let key = head.get("sec-websocket-key").expect("a key");
+    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n"
+    )
+}
