@@ -83,6 +83,8 @@ pub enum Kind {
     ResponseTimeout,
     /// 502: the endpoint's response ended early.
     ResponseIncomplete,
+    /// 502: the endpoint reset the stream, with this error code of HTTP/2 (RFC 9113 7).
+    StreamReset(u32),
     /// 502: the endpoint's response is malformed.
     ResponseMalformed,
     /// 502: the head of the endpoint's response is over the limit.
@@ -119,6 +121,7 @@ impl Kind {
             | Self::ConnectionTerminated
             | Self::Unprocessed
             | Self::ResponseIncomplete
+            | Self::StreamReset(_)
             | Self::ResponseMalformed
             | Self::ResponseHeadTooLarge
             | Self::UpgradeFailed => 502,
@@ -154,7 +157,7 @@ impl Kind {
             Self::Unroutable => "destination_ip_unroutable",
             Self::ConnectionTerminated | Self::Unprocessed => "connection_terminated",
             Self::ResponseTimeout => "http_response_timeout",
-            Self::ResponseIncomplete => "http_response_incomplete",
+            Self::ResponseIncomplete | Self::StreamReset(_) => "http_response_incomplete",
             Self::ResponseMalformed | Self::Http2Failed => "http_protocol_error",
             Self::ResponseHeadTooLarge => "http_response_header_section_size",
             Self::UpgradeFailed => "http_upgrade_failed",
@@ -176,6 +179,7 @@ impl Kind {
             | Self::Unprocessed
             | Self::ResponseTimeout
             | Self::ResponseIncomplete
+            | Self::StreamReset(_)
             | Self::ResponseMalformed
             | Self::ResponseHeadTooLarge
             | Self::UpgradeFailed => Fault::Endpoint,
@@ -218,6 +222,11 @@ impl Error {
     /// A response that is malformed or ambiguous (502).
     pub const fn bad_response(detail: &'static str) -> Self {
         Self::new(Kind::ResponseMalformed, detail)
+    }
+
+    /// A stream that the endpoint reset with this error code of HTTP/2.
+    pub const fn stream_reset(code: u32) -> Self {
+        Self::new(Kind::StreamReset(code), "the endpoint reset the stream")
     }
 
     /// The client went away.

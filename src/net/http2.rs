@@ -3,6 +3,8 @@
 //!
 //! So there is one path for all protocols, and every head passes the same strict parser.
 
+mod resets;
+
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -20,11 +22,12 @@ use memchr::memmem;
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::metered::Traffic;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::http::body::Framing;
 use crate::http::connection::decimal;
 use crate::http::h2 as translate;
 use crate::http::request::Method;
+pub use resets::{read_fault, reset_by_peer};
 
 /// How much of a body a peer may have under way on one stream: at 100 Mbit/s enough for 20 ms.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
@@ -420,34 +423,6 @@ impl Receiving {
         }
     }
 }
-
-/// What it means that no answer could be read from a stream to an endpoint; `None` where all that is known
-/// is that the connection has ended.
-pub fn read_fault(error: &io::Error) -> Option<Error> {
-    if error.kind() == io::ErrorKind::NotConnected {
-        return Some(UNPROCESSED);
-    }
-    let cause = error.get_ref()?;
-    if let Some(fault) = cause.downcast_ref::<Error>() {
-        return Some(*fault);
-    }
-    let cause = cause.downcast_ref::<h2::Error>()?;
-    match (cause.is_remote(), cause.is_reset(), cause.reason()) {
-        // It has not looked at it, and says so (RFC 9113 8.7).
-        (true, true, Some(Reason::REFUSED_STREAM)) => Some(UNPROCESSED),
-        (true, false, Some(_)) if cause.is_go_away() => Some(UNPROCESSED),
-        (true, true, _) => Some(RESET),
-        (false, true, _) => Some(Error::bad_response("malformed HTTP/2")),
-        (false, false, Some(_)) if cause.is_go_away() => Some(UNLAWFUL),
-        _ => None,
-    }
-}
-
-const UNPROCESSED: Error =
-    Error::new(Kind::Unprocessed, "the endpoint turned the request away unread");
-const UNLAWFUL: Error =
-    Error::new(Kind::ConnectionTerminated, "the endpoint broke the rules of HTTP/2");
-const RESET: Error = Error::new(Kind::ResponseIncomplete, "the endpoint reset the stream");
 
 fn closed() -> io::Error {
     io::ErrorKind::BrokenPipe.into()

@@ -17,7 +17,7 @@ use crate::http::buffer::Buffer;
 use crate::http::head::{Head, parse_trailers};
 use crate::http::rewrite;
 use crate::net::deadline::{Deadline, Due, Elapsed};
-use crate::net::http2::Http2Stream;
+use crate::net::http2::{Http2Stream, reset_by_peer};
 use crate::net::stream::{ReadHalf, WriteHalf};
 
 /// Payload up to this size is copied behind what waits to be written, so that a small body leaves
@@ -33,6 +33,8 @@ const HOLD_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) enum Fault {
     /// The peer closed or reset the connection.
     Closed,
+    /// The peer reset the stream of HTTP/2, with this error code.
+    Reset(u32),
     /// The peer did not do its part in time.
     TimedOut,
     /// The peer's bytes are wrong, or too many.
@@ -83,7 +85,7 @@ fn step<T>(done: Result<std::io::Result<T>, Elapsed>) -> Result<T, Fault> {
     done.map_err(|error| match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         // What HTTP/2 cannot carry, or may not.
         Some(error) => Fault::Refused(*error),
-        None => Fault::Closed,
+        None => reset_by_peer(&error).map_or(Fault::Closed, Fault::Reset),
     })
 }
 

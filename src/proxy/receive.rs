@@ -389,6 +389,7 @@ const INCOMPLETE: Error = Error::new(Kind::ResponseIncomplete, "the response end
 fn endpoint_fault(fault: Fault) -> Error {
     match fault {
         Fault::Closed => INCOMPLETE,
+        Fault::Reset(code) => Error::stream_reset(code),
         Fault::TimedOut => Error::new(Kind::ResponseTimeout, "the response did not go on in time"),
         Fault::Refused(error) => as_response_fault(error),
     }

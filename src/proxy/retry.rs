@@ -238,10 +238,15 @@ impl Forward<'_> {
         let reason = match (self.tries.given_up.get(), error.kind) {
             (Some(reason), _) => reason,
             (None, Kind::ResponseTimeout) => RetryReason::Timeout,
-            (None, Kind::ResponseIncomplete) if self.progress.status.get() != 0 => {
+            (None, Kind::ResponseIncomplete | Kind::StreamReset(_))
+                if self.progress.status.get() != 0 =>
+            {
                 RetryReason::Incomplete
             }
-            (None, Kind::ConnectionTerminated | Kind::ResponseIncomplete) => RetryReason::Reset,
+            (
+                None,
+                Kind::ConnectionTerminated | Kind::ResponseIncomplete | Kind::StreamReset(_),
+            ) => RetryReason::Reset,
             // It would most likely say the same again.
             (None, Kind::ResponseMalformed) if self.can_leave(false) => RetryReason::Malformed,
             _ => return Again::Never,

@@ -131,7 +131,7 @@ impl Forward<'_> {
 
 fn client_fault(fault: Fault) -> Error {
     match fault {
-        Fault::Closed => Error::CLIENT_CLOSED,
+        Fault::Closed | Fault::Reset(_) => Error::CLIENT_CLOSED,
         Fault::TimedOut => Error::new(Kind::RequestTimeout, "the body did not go on in time"),
         Fault::Refused(error) => error,
     }

@@ -55,6 +55,7 @@ mod http2_endpoint_chaos;
 mod http2_endpoint_connections;
 mod http2_endpoint_faults;
 mod http2_endpoint_goaway;
+mod http2_endpoint_resets;
 mod http2_endpoint_retries;
 mod http2_endpoint_upgrades;
 mod http2_endpoints;

@@ -118,6 +118,7 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::ConnectionTerminated
         | Kind::Unprocessed
         | Kind::ResponseIncomplete => Code::Unavailable,
+        Kind::StreamReset(code) => code_of_reset(code),
         Kind::BadRequest
         | Kind::ExpectationFailed
         | Kind::Misdirected
@@ -129,6 +130,24 @@ pub const fn code_of(kind: Kind) -> Code {
         | Kind::Internal => Code::Internal,
     }
 }
+
+/// What a stream that its server resets with this error code of HTTP/2 is to a caller (`PROTOCOL-HTTP2.md` of
+/// the gRPC project).
+const fn code_of_reset(code: u32) -> Code {
+    match code {
+        REFUSED_STREAM => Code::Unavailable,
+        CANCEL => Code::Cancelled,
+        ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+// RFC 9113 7.
+const REFUSED_STREAM: u32 = 0x7;
+const CANCEL: u32 = 0x8;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+const INADEQUATE_SECURITY: u32 = 0xc;
 
 #[cfg(test)]
 mod tests {
