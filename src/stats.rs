@@ -101,6 +101,8 @@ impl Histogram {
 pub enum RetryReason {
     /// No connection could be made.
     Connect,
+    /// The endpoint turned the request away unread (REFUSED_STREAM, GOAWAY).
+    RefusedStream,
     /// A kept connection turned out closed.
     StaleConnection,
     /// The connection ended before there was an answer.
@@ -123,8 +125,9 @@ pub enum RetryReason {
 
 impl RetryReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
+        Self::RefusedStream,
         Self::StaleConnection,
         Self::Reset,
         Self::Malformed,
@@ -140,6 +143,7 @@ impl RetryReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::RefusedStream => "refused_stream",
             Self::StaleConnection => "stale_connection",
             Self::Reset => "reset",
             Self::Malformed => "malformed",

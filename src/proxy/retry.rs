@@ -176,7 +176,10 @@ impl Forward<'_> {
                 if !has_other && !self.ask_all_anew(false).await {
                     return Err(failed.error);
                 }
-                self.count_retry(RetryReason::Connect);
+                self.count_retry(match failed.error.kind {
+                    Kind::Unprocessed => RetryReason::RefusedStream,
+                    _ => RetryReason::Connect,
+                });
             }
             Again::Sent(reason) => {
                 if !self.await_budget().await {

@@ -68,7 +68,11 @@ fn what_was_refused_goes_to_another_endpoint_whatever_it_is() {
     }
     assert_eq!((refusing.requests(), other.requests()), (4, 4));
     let record = tinylb.wait_for_access("/refused");
-    assert!(record.contains("\"attempts\":2") && record.contains("connect"), "{record}");
+    assert!(record.contains("\"attempts\":2"), "{record}");
+    assert!(record.contains("\"refused_stream\""), "{record}");
+    let retries = |reason| tinylb.metric("tinylb_retries_total", &[reason]);
+    assert_eq!(retries("refused_stream"), 4.0);
+    assert_eq!(retries("reason=\"connect\""), 0.0);
     // Five in a row.
     assert_eq!(answered(ask(&tinylb, "GET", "/once-more")), "");
     eventually("it is left alone", || (standing(&tinylb).0 == "ejected").then_some(()));
