@@ -27,7 +27,7 @@ use crate::http::body::Framing;
 use crate::http::connection::decimal;
 use crate::http::h2 as translate;
 use crate::http::request::Method;
-pub use resets::{read_fault, reset_by_peer};
+pub use resets::{Resets, read_fault, reset_by_peer};
 
 /// How much of a body a peer may have under way on one stream: at 100 Mbit/s enough for 20 ms.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
@@ -68,6 +68,8 @@ struct Receiving {
     method: Option<Method>,
     /// What the answer to a request for another protocol must be like.
     switch: Option<translate::Switch>,
+    /// What the endpoint has done with the streams of its connection.
+    resets: Option<Rc<Resets>>,
     /// Why there will be no more.
     failure: Option<io::Error>,
     body: Option<RecvStream>,
@@ -111,10 +113,11 @@ impl Http2Stream {
         Self { receiving: receiving.into(), sending: sending.into(), traffic: Some(traffic) }
     }
 
-    /// A request to be sent to an endpoint.
-    pub fn to_endpoint(sender: SendRequest<Bytes>, scheme: Scheme) -> Self {
+    /// A request to be sent to an endpoint; whether that resets the stream is noted in `resets`.
+    pub fn to_endpoint(sender: SendRequest<Bytes>, scheme: Scheme, resets: Rc<Resets>) -> Self {
         let sending = Sending::Request(sender, scheme).into();
-        Self { receiving: RefCell::default(), sending, traffic: None }
+        let receiving = Receiving { resets: Some(resets), ..Receiving::default() };
+        Self { receiving: receiving.into(), sending, traffic: None }
     }
 
     /// How the end of a body is known that is `announced` so.
@@ -367,11 +370,18 @@ impl Receiving {
         let Some(answer) = &mut self.answer else { return Poll::Pending };
         let mut text = Vec::with_capacity(USUAL_HEAD);
         if let Poll::Ready(Some(informational)) = answer.poll_informational(cx) {
+            if let Some(resets) = &self.resets {
+                resets.note_head(informational.as_ref().err());
+            }
             let (parts, ()) = informational.map_err(io::Error::other)?.into_parts();
             translate::response_text(&parts, method, false, None, &mut text)
                 .map_err(io::Error::other)?;
         } else {
-            let response = ready!(Pin::new(answer).poll(cx)).map_err(io::Error::other)?;
+            let response = ready!(Pin::new(answer).poll(cx));
+            if let Some(resets) = &self.resets {
+                resets.note_head(response.as_ref().err());
+            }
+            let response = response.map_err(io::Error::other)?;
             let (parts, body) = response.into_parts();
             let (is_end, switch) = (body.is_end_stream(), self.switch.as_ref());
             translate::response_text(&parts, method, is_end, switch, &mut text)
@@ -398,7 +408,10 @@ impl Receiving {
                 self.payload = payload;
             }
             Some(Ok(_)) => return Poll::Ready(Err(longer())),
-            Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+            Some(Err(error)) => {
+                self.resets.iter().for_each(|resets| resets.note_body(&error));
+                return Poll::Ready(Err(io::Error::other(error)));
+            }
             None => {
                 let trailers = ready!(body.poll_trailers(cx)).map_err(io::Error::other)?;
                 if let Some(trailers) = trailers {

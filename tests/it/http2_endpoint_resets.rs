@@ -1,10 +1,14 @@
-//! What the codes of RST_STREAM mean that endpoints send.
+//! What the codes of RST_STREAM mean that endpoints send, and connections on which they send nothing else.
 
+use bytes::Bytes;
 use h2::Reason;
 use http::Request;
 
+use crate::support::http2::{
+    ENHANCE_YOUR_CALM, Frames, HEADERS, INTERNAL_ERROR, RST_STREAM, frame,
+};
 use crate::support::streams::{Answer, Streams, run};
-use crate::support::{Asked, Http2Backend, Tinylb, ranked};
+use crate::support::{Asked, FramesBackend, Http2Backend, Tinylb, ranked};
 
 /// One worker, and a log.
 fn alone(url: String, upstream: &str) -> Tinylb {
@@ -66,4 +70,69 @@ fn a_call_that_its_endpoint_resets_has_the_status_of_the_code() {
             }
         }
     });
+}
+
+/// Resets streams with `code` while `resets` says so of the connection's and the stream's number, and answers
+/// all others.
+fn resetting(code: u32, resets: fn(usize, usize) -> bool) -> FramesBackend {
+    FramesBackend::new(&[], move |mut frames: Frames, connection| {
+        for number in 0.. {
+            let Some(head) = frames.find(|frame| frame.kind == HEADERS) else { return };
+            if resets(connection, number) {
+                frames.send(frame(RST_STREAM, 0, head.stream, &code.to_be_bytes()));
+            } else {
+                frames.ok(head.stream, connection.to_string().as_bytes());
+            }
+        }
+    })
+}
+
+#[test]
+fn a_connection_that_is_told_to_calm_down_takes_no_new_streams() {
+    let backend = resetting(ENHANCE_YOUR_CALM, |connection, _| connection == 0);
+    let tinylb = alone(backend.url(), "");
+    assert_eq!(tinylb.get("/first").text(), "1");
+    tinylb.assert_tries("/first", 2, Some("reset"));
+    let post = "POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(tinylb.exchange(post).text(), "1");
+    assert_eq!(backend.connections(), 2);
+}
+
+#[test]
+fn a_connection_that_resets_three_streams_in_a_row_takes_no_new_ones() {
+    let backend = resetting(INTERNAL_ERROR, |connection, _| connection == 0);
+    let tinylb = alone(backend.url(), "retry = { attempts = 4 }\nejection = { failures = 1000 }");
+    assert_eq!(tinylb.get("/first").text(), "1");
+    tinylb.assert_tries("/first", 4, Some("reset"));
+    assert_eq!(tinylb.get("/second").text(), "1");
+    assert_eq!(backend.connections(), 2);
+}
+
+#[test]
+fn one_that_answers_between_is_kept() {
+    let backend = resetting(INTERNAL_ERROR, |_, number| number % 3 != 2);
+    let tinylb = alone(backend.url(), "ejection = { failures = 1000 }");
+    for _ in 0..4 {
+        assert_eq!(tinylb.get("/").text(), "0");
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+/// Streams that are under way have nothing to do with it.
+#[test]
+fn what_is_under_way_on_such_a_connection_goes_on() {
+    let backend = Http2Backend::held();
+    let tinylb = alone(backend.url(), "ejection = { failures = 1000 }");
+    let mut clients = [tinylb.connect(), tinylb.connect()];
+    clients[0].send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut asked = backend.next();
+    let mut body = asked.begin();
+    clients[1].send("GET /second HTTP/1.1\r\nHost: a\r\n\r\n");
+    backend.next().reset(Reason::ENHANCE_YOUR_CALM);
+    let again = backend.next();
+    assert_eq!((asked.connection, again.connection), (0, 1));
+    again.ok("second");
+    assert_eq!(clients[1].response().text(), "second");
+    body.send_data(Bytes::from_static(b"first"), true).unwrap();
+    assert_eq!(clients[0].response().text(), "first");
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Kind};
 use crate::net::dial::Address;
-use crate::net::http2::{Http2Stream, MAX_HEADER_LIST, SEND_BUFFER, STREAM_WINDOW};
+use crate::net::http2::{Http2Stream, MAX_HEADER_LIST, Resets, SEND_BUFFER, STREAM_WINDOW};
 use crate::net::stream::Stream;
 use crate::net::tls::client;
 use crate::upstream::endpoint::{Endpoint, Place, Protocol};
@@ -87,6 +87,8 @@ pub(super) struct Link {
     freed: Rc<Notify>,
     /// Whether its end has been counted against the endpoint.
     is_blamed: Cell<bool>,
+    /// What the endpoint has done with its streams.
+    resets: Rc<Resets>,
     /// Whether an answer was late and nothing else came meanwhile, so that it is not used any more.
     is_silent: Cell<bool>,
 }
@@ -194,6 +196,7 @@ impl Link {
             idle_since: Cell::new(now),
             freed,
             is_blamed: Cell::new(false),
+            resets: Rc::default(),
             is_silent: Cell::new(false),
         }
     }
@@ -212,7 +215,7 @@ impl Link {
             Protocol::Tls { .. } => Scheme::HTTPS,
             Protocol::Http1 | Protocol::Http2 => Scheme::HTTP,
         };
-        let stream = Http2Stream::to_endpoint(self.sender.clone(), scheme);
+        let stream = Http2Stream::to_endpoint(self.sender.clone(), scheme, Rc::clone(&self.resets));
         let stream = Stream::Http2(Box::new(stream));
         let hold = Hold::Stream(Lease { link: Rc::clone(self), heard: self.heard(), since: now });
         (Connected { stream, address: self.address.clone(), hold }, idle_for)
@@ -233,16 +236,22 @@ impl Link {
         self.protocol == endpoint.protocol && endpoint.addresses.contains(&self.address)
     }
 
+    /// Whether new streams are begun on it: it is open, and the endpoint does not reset them all.
+    pub(super) fn takes_streams(&self) -> bool {
+        self.is_open() && !self.resets.are_likely()
+    }
+
     /// Whether new streams can be begun on it: neither side has ended it.
-    pub(super) fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         let ready = self.sender.clone().poll_ready(&mut noop());
         !self.is_silent.get() && !matches!(ready, Poll::Ready(Err(_)))
     }
 
-    /// The same, asking the kernel, which may know of an end that the runtime has not seen.
-    pub(super) fn is_surely_open(&self) -> bool {
+    /// The same as [`takes_streams`](Self::takes_streams), asking the kernel, which may know of an end that the
+    /// runtime has not seen.
+    pub(super) fn surely_takes_streams(&self) -> bool {
         let is_closed = |carrier: Rc<Carrier>| carrier.stream.borrow().is_closed_in_the_kernel();
-        self.is_open() && self.carrier.upgrade().is_some_and(|carrier| !is_closed(carrier))
+        self.takes_streams() && self.carrier.upgrade().is_some_and(|carrier| !is_closed(carrier))
     }
 
     /// Whether it has had no streams for its time at `now`.

@@ -92,8 +92,8 @@ impl Known {
         loop {
             let with_room = self.links.iter().enumerate().filter(|(_, link)| link.has_room());
             let (at, link) = with_room.min_by_key(|(_, link)| link.streams())?;
-            let is_open = if sure { link.is_surely_open() } else { link.is_open() };
-            if is_open && link.is_to(endpoint) {
+            let takes = if sure { link.surely_takes_streams() } else { link.takes_streams() };
+            if takes && link.is_to(endpoint) {
                 return Some(link.stream(now));
             }
             self.links.swap_remove(at);
@@ -178,7 +178,7 @@ impl Http2Pool {
     pub fn sweep(&mut self, now: Instant) {
         for known in self.endpoints.values_mut() {
             known.links.iter().for_each(|link| link.look_after(now));
-            known.links.retain(|link| link.is_open() && !link.has_been_idle(now));
+            known.links.retain(|link| link.takes_streams() && !link.has_been_idle(now));
         }
     }
 
