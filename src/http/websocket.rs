@@ -64,6 +64,10 @@ pub fn masked_going_away() -> [u8; 8] {
 
 const MASKED: u8 = 0x80;
 
+/// The opcode in the first byte of a frame, and that of Close (RFC 6455 5.2).
+const OPCODE: u8 = 0x0f;
+const CLOSE: u8 = 0x8;
+
 /// Follows the frames that go one way, however their bytes are split.
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -72,12 +76,19 @@ pub struct Frames {
     length: usize,
     /// Payload of the frame that has begun and is still to come.
     left: u64,
+    /// Whether a Close frame has begun, behind which there is nothing (RFC 6455 5.5.1).
+    is_closing: bool,
 }
 
 impl Frames {
     /// Whether all that went so far is whole frames.
     pub const fn are_whole(&self) -> bool {
         self.length == 0 && self.left == 0
+    }
+
+    /// Whether a Close frame has gone, all of it.
+    pub const fn have_closed(&self) -> bool {
+        self.is_closing && self.are_whole()
     }
 
     /// Takes note of the next `bytes`.
@@ -95,6 +106,7 @@ impl Frames {
             if let Some(payload) = self.payload() {
                 self.length = 0;
                 self.left = payload;
+                self.is_closing |= self.header[0] & OPCODE == CLOSE;
             }
         }
     }
@@ -147,6 +159,19 @@ mod tests {
                 frames.pass(part);
                 let at = index * step + part.len();
                 assert_eq!(frames.are_whole(), borders.contains(&at), "{at} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_close_frame_is_known_once_it_is_whole() {
+        let bytes = [&b"\x81\x02\x88\x00"[..], &masked_going_away()].concat();
+        for step in 1..bytes.len() {
+            let mut frames = Frames::default();
+            for (index, part) in bytes.chunks(step).enumerate() {
+                frames.pass(part);
+                let at = index * step + part.len();
+                assert_eq!(frames.have_closed(), at == bytes.len(), "{at} by {step}");
             }
         }
     }

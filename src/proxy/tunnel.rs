@@ -19,6 +19,10 @@ use crate::net::stream::{ReadHalf, WriteHalf};
 /// How long a peer may take to accept that the tunnel is closed.
 const FAREWELL: Duration = Duration::from_millis(250);
 
+/// How long a WebSocket whose two Close frames have passed stays open for the server to end it, or the client
+/// (RFC 6455 7.1.1): several round trips.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
 /// A connection's two directions.
 pub(super) type Connection<'a, 'b> = (&'b mut ReadHalf<'a>, &'b mut WriteHalf<'a>);
 
@@ -47,8 +51,8 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Moves bytes both ways until both sides have closed, one has failed, nothing has moved for `idle`, or
-/// tunnels are closed because the process ends. Each side's end is passed on to the other. `ahead` is
+/// Moves bytes both ways until both sides have closed, one has failed, nothing has moved for `idle`, the Close
+/// frames of a WebSocket have passed, or tunnels are closed because the process ends. Each side's end is passed on to the other. `ahead` is
 /// what the client and the endpoint have said already. Returns how many bytes went each way.
 pub(super) async fn run(
     worker: &Worker,
@@ -60,6 +64,7 @@ pub(super) async fn run(
     let _open = Open::new(worker);
     let moved = Cell::new(Instant::now());
     let (up, down) = (Way::new(&moved, ends.is_websocket), Way::new(&moved, ends.is_websocket));
+    let are_closed = || up.closed.get().is_some() && down.closed.get().is_some();
     let Ends { client, endpoint, .. } = ends;
     {
         let ended = Cell::new(0);
@@ -67,9 +72,19 @@ pub(super) async fn run(
         let downward = down.copy(worker, endpoint.0, client.1, ahead.1, &ended);
         let due = || match worker.closes_tunnels.get() {
             true => Some(moved.get()),
-            false => Some(moved.get() + idle),
+            false => match up.closed.get().max(down.closed.get()).filter(|_| are_closed()) {
+                Some(closed) => Some(closed + CLOSE_GRACE),
+                None => Some(moved.get() + idle),
+            },
         };
         let _ = deadline.due(due, both(upward, downward, &ended)).await;
+    }
+    if are_closed() {
+        let ends = async {
+            let _ = client.1.shutdown().await;
+            let _ = endpoint.1.shutdown().await;
+        };
+        let _ = deadline.within(FAREWELL, ends).await;
     }
     if worker.closes_tunnels.get() {
         let farewells = async {
@@ -126,6 +141,8 @@ struct Way<'a> {
     /// Whether what was read has been written, all of it.
     is_even: Cell<bool>,
     has_ended: Cell<bool>,
+    /// When a Close frame had passed.
+    closed: Cell<Option<Instant>>,
 }
 
 impl<'a> Way<'a> {
@@ -136,13 +153,14 @@ impl<'a> Way<'a> {
             frames: is_websocket.then(RefCell::default),
             is_even: Cell::new(true),
             has_ended: Cell::new(false),
+            closed: Cell::new(None),
         }
     }
 
     /// Whether a frame of ours would be understood.
     fn can_say(&self) -> bool {
         let are_whole = self.frames.as_ref().is_some_and(|frames| frames.borrow().are_whole());
-        are_whole && self.is_even.get() && !self.has_ended.get()
+        are_whole && self.is_even.get() && !self.has_ended.get() && self.closed.get().is_none()
     }
 
     /// Moves bytes one way, `ahead` first, until the stream ends, and passes the end on. Returns only
@@ -183,10 +201,15 @@ impl<'a> Way<'a> {
         to.write_all(bytes).await?;
         to.flush().await?;
         self.is_even.set(true);
+        let now = Instant::now();
         if let Some(frames) = &self.frames {
-            frames.borrow_mut().pass(bytes);
+            let mut frames = frames.borrow_mut();
+            frames.pass(bytes);
+            if frames.have_closed() && self.closed.get().is_none() {
+                self.closed.set(Some(now));
+            }
         }
-        self.moved.set(Instant::now());
+        self.moved.set(now);
         self.count.set(self.count.get() + bytes.len() as u64);
         Ok(())
     }

@@ -110,3 +110,4 @@ mod upgrade_required;
 mod versions;
 mod via;
 mod websocket;
+mod websocket_idle;
