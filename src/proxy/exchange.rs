@@ -122,18 +122,25 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
     let progress = Progress::default();
     let tries = Tries::default();
     let Scratch { input, fields, drafts } = scratch;
-    let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
     let parse = if client.stream.is_http2() { h2::parse_request } else { parse_request };
-    let line = match parse(head, fields) {
-        Ok(line) => line,
-        Err(error) => return refuse_unread(client, &mut drafts.to_client, error, None).await,
-    };
-    let request = match Request::interpret(head, line, fields) {
-        Ok(request) => request,
-        Err(error) => {
-            let asked = (line.method.slice(head), line.target.slice(head));
-            return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
+    let (request, rest) = loop {
+        let (head, rest) = input.filled().split_at_checked(length).unwrap_or_default();
+        let line = match parse(head, fields) {
+            Ok(line) => line,
+            Err(error) => return refuse_unread(client, &mut drafts.to_client, error, None).await,
+        };
+        let request = match Request::interpret(head, line, fields) {
+            Ok(request) => request,
+            Err(error) => {
+                let asked = (line.method.slice(head), line.target.slice(head));
+                return refuse_unread(client, &mut drafts.to_client, error, Some(asked)).await;
+            }
+        };
+        if request.upgrade.is_none() || input.len() == input.capacity() {
+            break (request, rest);
         }
+        // A tunnel may be quiet for hours, and keeps its head as long: no more than that.
+        worker.buffers.shrink(input);
     };
     let is_grpc = request.version == Version::Http2 && grpc::is_grpc_head(request.head);
     let call_timeout =

@@ -295,6 +295,7 @@ impl<'a> Forward<'a> {
             Received::Whole { persistence, keep } => (persistence, keep),
             Received::Switched(ahead) => {
                 picked.endpoint.state.succeeded();
+                (*request, *to_client, *fields) = Default::default();
                 self.tunnel(client, (&mut from_endpoint, &mut to_endpoint), ahead).await;
                 // What the client says last must not take back what it has not read.
                 return Ok(Next::Linger);

@@ -295,10 +295,10 @@ pub struct Buffers {
 impl Buffers {
     /// What one exchange needs to work with.
     pub fn scratch(&self) -> Scratch {
-        self.scratch.borrow_mut().take().unwrap_or_else(|| Scratch {
-            input: Buffer::with_capacity(SMALL),
-            ..Scratch::default()
-        })
+        self.scratch
+            .borrow_mut()
+            .take()
+            .unwrap_or_else(|| Scratch { input: self.small(), ..Scratch::default() })
     }
 
     /// Takes back what [`scratch`](Self::scratch) gave, if it is still of a usual size.
@@ -327,6 +327,13 @@ impl Buffers {
         let mut large = kept.unwrap_or_else(|| Buffer::with_capacity(LARGE));
         large.append(buffer.filled());
         self.put(std::mem::replace(buffer, large));
+    }
+
+    /// Makes `buffer` one of exactly the size of what is in it.
+    pub fn shrink(&self, buffer: &mut Buffer) {
+        let mut exact = Buffer::with_capacity(buffer.len());
+        exact.append(buffer.filled());
+        self.put(std::mem::replace(buffer, exact));
     }
 
     /// Takes a buffer back.

@@ -95,3 +95,38 @@ fn a_tunnel_that_one_side_has_closed_goes_on() {
     assert_eq!(client.wire().rest(), [b"\x81\x04late", SERVER_CLOSE].concat());
     assert!(began.elapsed() >= LONGER);
 }
+
+/// The resident memory now, in KiB.
+fn resident_kib(tinylb: &Tinylb) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tinylb.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+}
+
+/// Neither for the request nor for what may come. The bound leaves room for a debug build and for what the
+/// allocator keeps.
+#[test]
+fn an_idle_tunnel_holds_no_buffer() {
+    const TUNNELS: usize = 400;
+    let backend = Backend::new(|mut conn| {
+        switch(&mut conn);
+        while let [byte] = conn.wire.take(1)[..] {
+            conn.send([byte]);
+        }
+    });
+    let tinylb = Tinylb::before(&backend);
+    let open = || {
+        let mut client = tunnel(&tinylb);
+        client.send("x");
+        assert_eq!(client.wire().take(1), b"x");
+        client
+    };
+    // What the buffers that are kept for all come to.
+    let warm: Vec<_> = (0..150).map(|_| open()).collect();
+    let before = resident_kib(&tinylb);
+    let idle: Vec<_> = (0..TUNNELS).map(|_| open()).collect();
+    let each = resident_kib(&tinylb).saturating_sub(before) * 1024 / TUNNELS;
+    println!("{each} bytes for each idle tunnel");
+    assert!(each < 10 * 1024, "{each} bytes each");
+    drop((warm, idle));
+}
