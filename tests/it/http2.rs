@@ -45,6 +45,22 @@ fn streams_are_exchanges_of_the_one_path() {
     assert_eq!(backend.connections(), 1);
 }
 
+/// What usually has a body says that it has none (RFC 9110 8.6).
+#[test]
+fn a_request_that_ends_with_its_head_has_a_length() {
+    let backend = Backend::named("fine");
+    let tinylb = Tinylb::before(&backend);
+    let methods = ["POST", "PUT", "PATCH", "GET", "DELETE", "OPTIONS"];
+    let mut client = Frames::connect(&tinylb);
+    for (stream, method) in (1..).step_by(2).zip(methods) {
+        client.head(stream, &request(method, "/"), true);
+        assert_eq!(client.answer(stream).0, 200);
+    }
+    let requests = backend.requests();
+    let lengths: Vec<_> = requests.iter().map(|r| r.head.get("content-length")).collect();
+    assert_eq!(lengths, [Some("0"), Some("0"), Some("0"), None, None, None]);
+}
+
 #[test]
 fn the_fields_that_a_backend_gets() {
     let backend = Backend::named("fine");
@@ -104,7 +120,7 @@ fn bodies_are_framed_for_the_backend() {
     let tinylb = Tinylb::before(&backend);
     let post = || Request::post("http://test/");
     for (request, length, chunked) in [
-        (post().body(&b""[..]), None, false),
+        (post().body(&b""[..]), Some("0"), false),
         (post().header("content-length", "0").body(&b""[..]), Some("0"), false),
         (post().body(&b"abc"[..]), None, true),
         (post().header("content-length", "3").body(&b"abc"[..]), Some("3"), false),

@@ -52,6 +52,10 @@ pub fn request_head(
         (Some(protocol), _) => upgrade(parts, protocol, out)?,
         (None, Some(length)) => decimal_line(out, b"Content-Length", length),
         (None, None) if !is_end => line(out, b"Transfer-Encoding", b"chunked"),
+        // Servers of HTTP/1.1 may insist on a length (411) where a body has a meaning (RFC 9110 8.6).
+        (None, None) if matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) => {
+            decimal_line(out, b"Content-Length", 0);
+        }
         (None, None) => {}
     }
     out.extend_from_slice(b"\r\n");
