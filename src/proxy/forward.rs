@@ -21,6 +21,7 @@ use crate::http::buffer::Buffer;
 use crate::http::rewrite::Persistence;
 use crate::http::websocket::is_websocket;
 use crate::net::deadline::Elapsed;
+use crate::net::send_queue::SendQueue;
 use crate::stats::RetryReason;
 use crate::upstream::pool::Connected;
 use crate::upstream::{How, NoPick, Picked, Wanted};
@@ -304,7 +305,8 @@ impl<'a> Forward<'a> {
         let ended = Instant::now();
         progress.ended.set(Some(ended));
         let is_whole = progress.sending.get() == Sending::Whole;
-        if let (Some(keep), true) = (keep, is_whole) {
+        let keep = keep.filter(|_| is_whole && !self.leaves_body_unread(&connection));
+        if let Some(keep) = keep {
             let mut pool = self.worker.pool.borrow_mut();
             pool.put(picked.endpoint, connection, ended, keep);
         } else if self.upstream.config.proxy_protocol.is_some() {
@@ -388,6 +390,16 @@ impl<'a> Forward<'a> {
         Failed { error, again, is_to_blame: connection.is_to_blame() }
     }
 
+    /// Whether some of a large request body still lies with our kernel though the response has ended: the
+    /// endpoint may close the connection without reading the rest.
+    fn leaves_body_unread(&self, connection: &Connected) -> bool {
+        if self.progress.bytes.0.get() < LARGE_BODY {
+            return false;
+        }
+        let queue = connection.stream.with_socket(SendQueue::of).flatten();
+        queue.and_then(|queue| queue.length()).is_some_and(|length| length > 0)
+    }
+
     /// Moves bytes both ways after a 101, `ahead` of which came behind it.
     async fn tunnel(
         &self,
@@ -412,6 +424,10 @@ impl<'a> Forward<'a> {
 /// How often a request is sent on another connection to the same endpoint, since the one before was stale:
 /// as often as there are such in HTTP/2.
 const MAX_RENEWALS: u32 = 4;
+
+/// The size of a body in bytes from which on some of it may lie unread in our kernel: the smallest window that
+/// Linux offers at first. Asking the kernel costs five system calls.
+const LARGE_BODY: u64 = 64 * 1024;
 
 /// How long a connection has to have been idle at least for its endpoint to have closed it for that:
 /// servers wait for some seconds.

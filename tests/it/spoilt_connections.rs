@@ -176,6 +176,36 @@ fn a_connection_is_not_kept_after_a_response_that_began_before_the_request_was_s
     assert_eq!(next.text(), "fresh");
 }
 
+/// The balancer has sent all of the body, and its kernel still has most of it.
+#[test]
+fn a_connection_is_not_kept_while_its_endpoint_has_not_read_the_body() {
+    let gate = Gate::new();
+    let backend = Backend::taking_little({
+        let gate = gate.clone();
+        move |mut conn| {
+            if conn.index > 0 {
+                return conn.answer_all(ok("fresh"));
+            }
+            conn.head().expect("a request");
+            // Once nothing of the body is left with the balancer.
+            gate.pass();
+            conn.send(ok("unread"));
+            // With the body unread, which resets the connection.
+            let _ = conn.head();
+        }
+    });
+    let tinylb = one_worker(&backend, "");
+    let mut client = tinylb.connect();
+    let size = 100_000;
+    client.send(format!("POST /large HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
+    client.send(vec![b'x'; size]);
+    gate.open();
+    let first = client.response_to("POST");
+    assert_eq!(first.text(), "unread");
+    let next = tinylb.exchange("POST /next HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    assert_eq!(next.text(), "fresh");
+}
+
 /// RFC 9112 9.6: a client that is not told of the end would lose its next request.
 #[test]
 fn the_client_is_told_of_the_end_where_the_endpoint_takes_no_more() {

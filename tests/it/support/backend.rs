@@ -93,11 +93,24 @@ impl Backend {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
-    /// A backend whose kernel takes in only a little of what its script does not read.
+    /// A backend whose kernel takes in only a little of what its script does not read, and the balancer's no more
+    /// than a few segments besides.
     pub fn narrow(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
+        Self::receiving(Some(536), script)
+    }
+
+    /// A backend whose kernel takes in only a little of what its script does not read. The rest lies in the
+    /// balancer's kernel.
+    pub fn taking_little(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
+        Self::receiving(None, script)
+    }
+
+    fn receiving(segment: Option<u32>, script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_tcp_mss(536).unwrap();
+        if let Some(segment) = segment {
+            socket.set_tcp_mss(segment).unwrap();
+        }
         socket.set_recv_buffer_size(2304).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(128).unwrap();
