@@ -162,7 +162,7 @@ fn a_client_that_closes_in_a_stuck_upload_is_noticed() {
     let mut client = tinylb.connect();
     // More than the endpoint takes, and no more than the balancer's kernel does, so that the FIN arrives.
     client.send("POST /stuck HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n");
-    client.send(vec![0; 400_000]);
+    client.send(vec![0; 60_000]);
     client.half_close();
     assert_eq!(tinylb.told("/stuck")["status"], 499);
     gate.open();
