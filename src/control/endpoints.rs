@@ -1,5 +1,6 @@
 //! What the admin address tells of endpoints, and lets operators do to them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -81,9 +82,11 @@ pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Res
         return Err(Refused::Unknown(there_is));
     };
     let endpoints = &upstream.endpoints;
-    let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.state.label == label) else {
+    let Some(endpoint) = find(endpoints, label) else {
         let labels = endpoints.iter().map(|endpoint| endpoint.state.label.as_str()).collect();
-        let there_is = format!("no such endpoint of {name}; there is\n  {}\n", list(labels));
+        let help = "write the # before an address as %23";
+        let there_is =
+            format!("no such endpoint of {name}; there is\n  {}\n{help}\n", list(labels));
         return Err(Refused::Unknown(there_is));
     };
     endpoint.state.drain(Instant::now(), is_drain);
@@ -91,4 +94,17 @@ pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Res
         true => Ok(()),
         false => Err(Refused::DrainedByFile),
     }
+}
+
+/// The endpoint that is called `label`; the URL alone is enough where its name has one address.
+fn find<'e>(endpoints: &'e [Endpoint], label: &str) -> Option<&'e Endpoint> {
+    let whole = |endpoint: &&Endpoint| endpoint.state.label == label;
+    let by_url = |endpoint: &&Endpoint| {
+        let parts = endpoint.state.label.rsplit_once('#');
+        parts.is_some_and(|(url, ip)| url == label && ip.parse::<IpAddr>().is_ok())
+    };
+    endpoints.iter().find(whole).or_else(|| {
+        let mut of_url = endpoints.iter().filter(by_url);
+        of_url.next().filter(|_| of_url.next().is_none())
+    })
 }

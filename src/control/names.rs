@@ -101,6 +101,7 @@ impl Resolver {
         match answer {
             Ok(mut addresses) => {
                 let known = self.names.get(&name);
+                keep_family(&mut addresses, known.map(Vec::as_slice).unwrap_or_default());
                 let mut sorted = known.cloned().unwrap_or_default();
                 sorted.sort_unstable();
                 let order_in_use = addresses.clone();
@@ -133,6 +134,15 @@ impl Resolver {
     }
 }
 
+/// Puts the addresses of the family in use, that of the first of `known`, before the others, as long as
+/// there are any: which family the resolver has first may change with each answer, and every endpoint of
+/// the name would be another one then.
+fn keep_family(addresses: &mut [IpAddr], known: &[IpAddr]) {
+    if let Some(in_use) = known.first() {
+        addresses.sort_by_key(|address| address.is_ipv4() != in_use.is_ipv4());
+    }
+}
+
 async fn look_up_again_and_again(name: String, every: Duration, answers: UnboundedSender<Answer>) {
     loop {
         let answer = look_up(&name).await;
@@ -140,5 +150,25 @@ async fn look_up_again_and_again(name: String, every: Duration, answers: Unbound
             return;
         }
         tokio::time::sleep(every).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_family_in_use_stays_first_as_long_as_it_has_addresses() {
+        for (known, answer, expected) in [
+            ("", "::1 127.0.0.1", "::1 127.0.0.1"),
+            ("127.0.0.1", "::1 127.0.0.1", "127.0.0.1 ::1"),
+            ("::1 127.0.0.1", "127.0.0.2 127.0.0.1 ::2 ::1", "::2 ::1 127.0.0.2 127.0.0.1"),
+            ("::1", "127.0.0.2 127.0.0.1", "127.0.0.2 127.0.0.1"),
+        ] {
+            let read = |text: &str| text.split_whitespace().map(|a| a.parse().unwrap()).collect();
+            let (known, mut answer): (Vec<IpAddr>, Vec<IpAddr>) = (read(known), read(answer));
+            keep_family(&mut answer, &known);
+            assert_eq!(answer, read(expected));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{self, Config, EndpointUrl, HostPattern, Scheme};
+use crate::config::{self, Config, EndpointHost, EndpointUrl, HostPattern, Scheme};
 use crate::health::resolve::{Names, resolve};
 use crate::http::path;
 use crate::net::dial::Address;
@@ -67,6 +67,16 @@ pub struct Route {
     path: String,
 }
 
+/// The identity of an endpoint within its upstream: its URL and, where that has a name, the IP address
+/// in use. State, session cookies, the hash ring and labels all go by it, so that it must not depend on
+/// how many addresses the name has. An address written as one, and a Unix socket, are in the URL.
+fn identity(url: &EndpointUrl, address: Option<&Address>) -> String {
+    match (&url.host, address) {
+        (EndpointHost::Name(_), Some(Address::Ip(address))) => format!("{url}#{}", address.ip()),
+        _ => url.to_string(),
+    }
+}
+
 /// What is spoken with the endpoint at `url`, as `before` where that has not changed.
 fn protocol(
     upstream: &config::Upstream,
@@ -126,12 +136,7 @@ impl Snapshot {
         let mut endpoints = Vec::new();
         for (endpoint, addresses) in resolved {
             for one in addresses {
-                let label = match one.addresses.first() {
-                    Some(Address::Ip(address)) if one.of > 1 => {
-                        format!("{}#{}", endpoint.url, address.ip())
-                    }
-                    _ => endpoint.url.to_string(),
-                };
+                let label = identity(&endpoint.url, one.addresses.first());
                 let known =
                     before.and_then(|u| u.endpoints.iter().find(|e| e.state.label == label));
                 let protocol = protocol(config, &endpoint.url, clients, known.map(|k| &k.protocol));
@@ -255,108 +260,4 @@ fn lcm_up_to_limit(a: usize, b: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Drain, EndpointHost, EndpointUrl, Log};
-
-    fn config(routes: &[(Option<HostPattern>, &str)], hosts: &[EndpointHost]) -> Config {
-        let endpoint = |host: &EndpointHost| {
-            let host = host.clone();
-            config::Endpoint::new(EndpointUrl::http(host, 80))
-        };
-        Config {
-            workers: None,
-            admin: None,
-            log: Log::default(),
-            drain: Drain::default(),
-            listeners: vec![],
-            routes: routes
-                .iter()
-                .map(|(host, path)| config::Route {
-                    host: host.clone(),
-                    path: (*path).into(),
-                    ..config::Route::any(0)
-                })
-                .collect(),
-            upstreams: vec![config::Upstream::new("u", hosts.iter().map(endpoint).collect())],
-        }
-    }
-
-    #[test]
-    fn the_most_specific_host_then_the_longest_path() {
-        let exact = |h: &str| Some(HostPattern::Exact(h.into()));
-        let suffix = |h: &str| Some(HostPattern::Suffix(h.into()));
-        let routes = [
-            (None, "/"),
-            (None, "/v1/"),
-            (exact("api.example.com"), "/v1"),
-            (exact("api.example.com"), "/v1/users/"),
-            (suffix(".example.com"), "/"),
-            (suffix(".api.example.com"), "/v1"),
-        ];
-        let snapshot = Snapshot::build(
-            &config(&routes, &[]),
-            &Names::new(),
-            &Clients::new(),
-            &Snapshot::default(),
-            1,
-        );
-        for (host, path, label) in [
-            ("other", "/", "/"),
-            ("other", "/v1", "/v1/"),
-            ("other", "/v1/x", "/v1/"),
-            ("API.example.com", "/v1/x", "api.example.com/v1"),
-            ("api.example.com.", "/v1/users", "api.example.com/v1/users/"),
-            ("api.example.com", "/v1/usersX", "api.example.com/v1"),
-            ("api.example.com", "/v2", "*.example.com/"),
-            ("www.example.com", "/v1", "*.example.com/"),
-            ("x.api.example.com", "/v1/x", "*.api.example.com/v1"),
-            ("example.com", "/v2", "/"),
-            ("badexample.com", "/v2", "/"),
-            ("", "/", "/"),
-        ] {
-            let route = snapshot.route(host.as_bytes(), path.as_bytes()).unwrap();
-            assert_eq!(route.label, label, "{host}{path}");
-        }
-    }
-
-    #[test]
-    fn state_survives_and_what_has_not_changed_stays_the_same_object() {
-        let app = EndpointHost::Name("app".into());
-        let ip = EndpointHost::Ip([10, 0, 0, 9].into());
-        let config = config(&[(None, "/")], &[app, ip]);
-        let names = |ips: &[[u8; 4]]| {
-            Names::from([("app".to_owned(), ips.iter().map(|ip| (*ip).into()).collect())])
-        };
-        let one = Snapshot::build(
-            &config,
-            &names(&[[10, 0, 0, 1]]),
-            &Clients::new(),
-            &Snapshot::default(),
-            1,
-        );
-        let same = Snapshot::build(&config, &names(&[[10, 0, 0, 1]]), &Clients::new(), &one, 1);
-        assert!(Arc::ptr_eq(&one.upstreams[0], &same.upstreams[0]));
-        let two = Snapshot::build(
-            &config,
-            &names(&[[10, 0, 0, 2], [10, 0, 0, 1]]),
-            &Clients::new(),
-            &same,
-            1,
-        );
-        let endpoints = &two.upstreams[0].endpoints;
-        let shares: Vec<_> = endpoints.iter().map(|e| (e.state.label.as_str(), e.weight)).collect();
-        assert_eq!(
-            shares,
-            [
-                ("http://app:80#10.0.0.1", 1),
-                ("http://app:80#10.0.0.2", 1),
-                ("http://10.0.0.9:80", 2)
-            ]
-        );
-        assert!(Arc::ptr_eq(&endpoints[2].state, &one.upstreams[0].endpoints[1].state));
-        let gone = Snapshot::build(&config, &Names::new(), &Clients::new(), &two, 1);
-        assert!(!gone.upstreams[0].endpoints[0].is_usable());
-        assert_eq!(gone.upstreams[0].endpoints.len(), 2);
-    }
-}
+mod tests;

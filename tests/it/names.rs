@@ -1,6 +1,11 @@
 //! Endpoints by name: a name is one endpoint, and one that does not resolve yet stops nobody.
 
-use crate::support::{Backend, Tinylb};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{Backend, Client, Tinylb, config, eventually};
 
 fn at_localhost(backend: &Backend) -> String {
     format!("http://localhost:{}", backend.address().port())
@@ -70,4 +75,100 @@ fn no_name_that_resolves_is_said_so() {
     let words = ["error=dns_error", "error=destination_unavailable"];
     assert!(words.iter().any(|word| status.contains(word)), "{status}");
     assert!(!response.text().contains("nope.invalid"), "{:?}", response.text());
+}
+
+/// A file for `/etc/hosts`, removed when it is dropped.
+struct Hosts(PathBuf);
+
+impl Hosts {
+    fn new(test: &str) -> Self {
+        let name = format!("hosts-{}-{test}", std::process::id());
+        let hosts = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+        hosts.have(&[]);
+        hosts
+    }
+
+    /// Lets `app.test` have these addresses. The file stays the same one, which is mounted.
+    fn have(&self, addresses: &[&str]) {
+        let line = |address: &&str| format!("{address} app.test\n");
+        let lines: String = addresses.iter().map(line).collect();
+        std::fs::write(&self.0, format!("127.0.0.1 localhost\n{lines}")).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The state of each endpoint by its label.
+fn states(tinylb: &Tinylb) -> BTreeMap<String, String> {
+    let json: Value = serde_json::from_str(&tinylb.admin("/endpoints").text()).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let endpoints = json["upstreams"][0]["endpoints"].as_array().unwrap();
+    endpoints.iter().map(|e| (text(&e["endpoint"]), text(&e["state"]))).collect()
+}
+
+#[track_caller]
+fn wait_for_states(tinylb: &Tinylb, expected: &[(&str, &str)]) {
+    let expected = expected.iter().map(|(l, s)| ((*l).to_owned(), (*s).to_owned())).collect();
+    let mut last = BTreeMap::new();
+    eventually(&format!("the states are {expected:?}"), || {
+        last = states(tinylb);
+        (last == expected).then_some(())
+    });
+}
+
+/// An address of a name is the same endpoint however many addresses the name has: its state, its
+/// sessions and its label stay when another one goes or comes.
+#[test]
+fn an_address_that_comes_or_goes_leaves_the_others_as_they_are() {
+    let (a, b) = eventually("one port is free at both addresses", || {
+        let b = Backend::named_at(([127, 0, 0, 12], 0), "b")?;
+        Some((Backend::named_at(([127, 0, 0, 11], b.address().port()), "a")?, b))
+    });
+    let port = b.address().port();
+    let hosts = Hosts::new("come-and-go");
+    hosts.have(&["127.0.0.11", "127.0.0.12"]);
+    let url = format!("http://app.test:{port}");
+    let labels = [format!("{url}#127.0.0.11"), format!("{url}#127.0.0.12")];
+    let [first, second] = labels.each_ref().map(String::as_str);
+    let upstream = "resolve = \"100ms\"\nsticky = { cookie = \"s\" }\npanic = false";
+    let text = config(std::slice::from_ref(&url), "", upstream);
+    let Some(tinylb) = Tinylb::run_with_hosts(&text, &hosts.0) else { return };
+    wait_for_states(&tinylb, &[(first, "up"), (second, "up")]);
+    let cookie = eventually("a session begins at b", || {
+        let response = tinylb.get("/");
+        let cookie = response.head.get("set-cookie")?.split(';').next()?.to_owned();
+        (response.text() == "b").then_some(cookie)
+    });
+    let operate = |verb: &str, endpoint: &str| {
+        let mut client = Client::connect(tinylb.admin_address());
+        let endpoint = endpoint.replace('#', "%23");
+        let target = format!("/{verb}?upstream=app&endpoint={endpoint}");
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: admin\r\n\r\n"));
+        client.response().status
+    };
+    let assert_session_at_b = || {
+        let mut client = tinylb.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n"));
+        let response = client.response();
+        assert_eq!((response.text().as_str(), response.head.get("set-cookie")), ("b", None));
+    };
+    assert_eq!(operate("drain", &url), 404, "which of the two?");
+    assert_eq!(operate("drain", second), 200);
+    wait_for_states(&tinylb, &[(first, "up"), (second, "draining")]);
+    hosts.have(&["127.0.0.12"]);
+    wait_for_states(&tinylb, &[(second, "draining")]);
+    assert_session_at_b();
+    hosts.have(&["127.0.0.12", "127.0.0.11"]);
+    wait_for_states(&tinylb, &[(first, "up"), (second, "draining")]);
+    assert_session_at_b();
+    assert_eq!(tinylb.get("/").text(), "a");
+    hosts.have(&["127.0.0.12"]);
+    wait_for_states(&tinylb, &[(second, "draining")]);
+    assert_eq!(operate("undrain", &url), 200, "the only one of the URL");
+    wait_for_states(&tinylb, &[(second, "up")]);
+    drop(a);
 }

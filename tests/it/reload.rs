@@ -123,8 +123,9 @@ fn a_reload_to_a_name_loses_no_request() {
         eventually("the file is in force", || {
             assert_eq!(client.get("/").status, 200, "round {round}");
             let metrics = tinylb.admin("/metrics").text();
+            // Behind the URL of a name stands the address in use.
             metrics
-                .contains(&format!("tinylb_endpoint_up{{upstream=\"app\",endpoint=\"{endpoint}\""))
+                .contains(&format!("tinylb_endpoint_up{{upstream=\"app\",endpoint=\"{endpoint}"))
                 .then_some(())
         });
     }

@@ -93,6 +93,12 @@ impl Backend {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }
 
+    /// A well-behaved backend as [named](Self::named), at this address; `None` where it is taken.
+    pub fn named_at(address: impl Into<SocketAddr>, name: &str) -> Option<Self> {
+        let (listener, answer) = (TcpListener::bind(address.into()).ok()?, ok(name));
+        Some(Self::on(listener, move |mut conn| conn.answer_all(&answer)))
+    }
+
     /// A backend whose kernel takes in only a little of what its script does not read, and the balancer's no more
     /// than a few segments besides.
     pub fn narrow(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {

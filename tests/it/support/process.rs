@@ -151,6 +151,28 @@ impl Tinylb {
         Self::spawn(command, Some(file))
     }
 
+    /// The same as [run](Self::run), with the file `hosts` in place of `/etc/hosts` for this process
+    /// alone; what is written to it is what names resolve to. `None`, which is counted, where a process
+    /// may not have a mount namespace of its own.
+    #[track_caller]
+    pub fn run_with_hosts(text: &str, hosts: &Path) -> Option<Self> {
+        let inside = |command: &str, rest: &[&std::ffi::OsStr]| {
+            let script = format!("mount --bind \"$0\" /etc/hosts && {command}");
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--map-root-user", "--mount", "sh", "-c", &script]).arg(hosts).args(rest);
+            unshare
+        };
+        let mut probe = inside("grep -q . /etc/hosts", &[]);
+        if !probe.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            super::program::skipped("no mount namespace of its own for /etc/hosts");
+            return None;
+        }
+        let file = write(text);
+        let binary = std::ffi::OsStr::new(env!("CARGO_BIN_EXE_tinylb"));
+        let rest = [binary, "run".as_ref(), "-c".as_ref(), file.as_os_str()];
+        Some(Self::spawn(inside("exec \"$@\"", &rest), Some(file.clone())))
+    }
+
     /// Runs it where it must end by itself, and gives its exit code and what it said.
     #[track_caller]
     pub fn ends(arguments: &[&str]) -> (Option<i32>, String) {
@@ -268,9 +290,14 @@ impl Tinylb {
         samples.iter().map(|(_, value)| value).sum()
     }
 
+    /// The configuration file it was started from.
+    pub fn file(&self) -> &Path {
+        self.file.as_ref().expect("started from a file")
+    }
+
     /// Rewrites the configuration file it was started from.
     pub fn rewrite(&self, text: &str) {
-        std::fs::write(self.file.as_ref().expect("started from a file"), text).unwrap();
+        std::fs::write(self.file(), text).unwrap();
     }
 
     pub fn signal(&self, signal: Signal) {
