@@ -9,7 +9,7 @@ mod summary;
 mod work;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{self, Config, LogLevel, Report};
-use crate::control::{Balancer, Certificates, Ended};
+use crate::control::{Balancer, Certificates, Ended, ReloadFrom};
 use args::{Cli, Command, DEFAULT_FILE, LineArgs, ProcessArgs, usage};
 use messages::Messages;
 
@@ -76,15 +76,16 @@ fn run_file(file: &Path, process: &ProcessArgs) -> anyhow::Result<ExitCode> {
     }
     show(&report);
     let Ok(certificates) = certificates else { return Ok(ExitCode::from(FAILED)) };
+    let reload_from = ReloadFrom { file: file.to_owned(), read: config.clone() };
     effective::put_above(&mut config, process);
-    run(config, certificates, Some(file.to_owned()))
+    run(config, certificates, Some(reload_from))
 }
 
 /// Runs `config` until a signal ends it.
 fn run(
     config: Config,
     certificates: Certificates,
-    reload_from: Option<PathBuf>,
+    reload_from: Option<ReloadFrom>,
 ) -> anyhow::Result<ExitCode> {
     let messages = prepare(&config)?;
     serve(Balancer::bind(config, certificates, reload_from)?, &messages)

@@ -36,7 +36,7 @@ impl Care {
     pub(super) async fn take(&mut self, view: &RefCell<View>, shared: &Shared) {
         let is_lost = tokio::select! {
             now = self.looks.tick() => self.look(view, now),
-            change = self.checkup.changed() => self.checkup.apply(&change),
+            is_lost = self.checkup.take() => is_lost,
         };
         if is_lost {
             shared.endpoint_lost();

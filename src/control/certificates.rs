@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use crate::config::values::ValueError;
 use crate::config::{Config, Report, Scheme, Section, Upstream};
-use crate::net::tls::client::{Clients, TlsClient};
-use crate::net::tls::server::TlsServer;
+use crate::net::tls::client::{self, Clients, TlsClient};
+use crate::net::tls::server::{self, TlsServer};
 use crate::net::tls::{Fault, Presented, TlsError};
 
 /// Whose TLS it is.
@@ -100,13 +100,12 @@ impl Tls {
         }
     }
 
-    /// Reads the files again.
-    pub(super) fn reread(&self) -> Result<bool, TlsError> {
-        match self {
-            Self::Server(server) => server.reread(),
-            Self::Client(client) => client.reread(),
-        }
-        .map(|()| true)
+    /// Reads the files again, and puts nothing in force yet.
+    pub(super) fn prepare(&self) -> Result<Prepared, TlsError> {
+        Ok(match self {
+            Self::Server(server) => Prepared::Server(Arc::clone(server), server.prepare()?),
+            Self::Client(client) => Prepared::Client(Arc::clone(client), client.prepare()?),
+        })
     }
 
     /// What others are presented.
@@ -122,6 +121,29 @@ impl Tls {
         match self {
             Self::Server(server) => server.doubts(now),
             Self::Client(client) => client.doubts(now),
+        }
+    }
+}
+
+/// What the files of one of them say, read and not in force yet.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    Server(Arc<TlsServer>, server::Prepared),
+    Client(Arc<TlsClient>, client::Prepared),
+}
+
+impl Prepared {
+    /// Puts it in force, and returns whose it is.
+    pub(super) fn commit(self) -> Tls {
+        match self {
+            Self::Server(server, prepared) => {
+                server.commit(prepared);
+                Tls::Server(server)
+            }
+            Self::Client(client, prepared) => {
+                client.commit(prepared);
+                Tls::Client(client)
+            }
         }
     }
 }
@@ -154,7 +176,7 @@ impl Certificates {
                 },
             ));
         }
-        let clients = clients(&config.upstreams, &Clients::new());
+        let clients = clients(&config.upstreams, &Clients::new(), |_| {});
         let clients = clients.unwrap_or_else(|Troubles(more)| {
             troubles.extend(more);
             Clients::new()
@@ -202,14 +224,21 @@ impl Certificates {
     }
 }
 
-/// Reads what `upstreams` name; what has not changed since `before` stays as it is there.
-pub(super) fn clients(upstreams: &[Upstream], before: &Clients) -> Result<Clients, Troubles> {
+/// Reads what `upstreams` name; what has not changed since `before` stays as it is there. `begin` is told
+/// whose files are read next.
+pub(super) fn clients(
+    upstreams: &[Upstream],
+    before: &Clients,
+    begin: impl Fn(&Owner),
+) -> Result<Clients, Troubles> {
     let mut clients = Clients::new();
     let mut troubles = Vec::new();
     for upstream in upstreams {
         if !upstream.endpoints.iter().any(|endpoint| endpoint.url.scheme == Scheme::Https) {
             continue;
         }
+        let owner = Owner::Upstream(upstream.name.clone());
+        begin(&owner);
         let known = before.get(&upstream.name).filter(|client| *client.config() == upstream.tls);
         let client = known.map_or_else(
             || TlsClient::new(&upstream.tls).map(Arc::new),
@@ -225,14 +254,14 @@ pub(super) fn clients(upstreams: &[Upstream], before: &Clients) -> Result<Client
         match named {
             Ok(client) => drop(clients.insert(upstream.name.clone(), client)),
             Err(TlsError(faults)) => {
-                troubles.extend(of(&Owner::Upstream(upstream.name.clone()), faults));
+                troubles.extend(of(&owner, faults));
             }
         }
     }
     if troubles.is_empty() { Ok(clients) } else { Err(Troubles(troubles)) }
 }
 
-fn of(owner: &Owner, faults: Vec<Fault>) -> impl Iterator<Item = Trouble> {
+pub(super) fn of(owner: &Owner, faults: Vec<Fault>) -> impl Iterator<Item = Trouble> {
     let owner = owner.clone();
     faults.into_iter().map(move |fault| Trouble { owner: owner.clone(), fault })
 }

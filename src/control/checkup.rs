@@ -14,7 +14,7 @@ use crate::upstream::endpoint::State;
 
 /// How long a start, or a reload, waits for endpoints to be checked for the first time. One that
 /// takes longer gets nothing until it is.
-const FIRST_RESULTS: Duration = Duration::from_secs(1);
+pub(super) const FIRST_RESULTS: Duration = Duration::from_secs(1);
 
 /// Checks that passed and failed, by the endpoint's number.
 pub(super) type Tallies = HashMap<u64, (u64, u64)>;
@@ -27,10 +27,8 @@ pub(super) struct Checkup {
 }
 
 impl Checkup {
-    /// Checks the endpoints of `snapshot` from now on, and waits until those that are new have been
-    /// checked once, or for as long as one may wait. Returns whether requests may be waiting for an
-    /// endpoint that is gone.
-    pub(super) async fn follow(&mut self, snapshot: &Snapshot) -> bool {
+    /// Checks the endpoints of `snapshot` from now on, and no others.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let mut targets = Vec::new();
         self.states.clear();
         for upstream in &snapshot.upstreams {
@@ -49,26 +47,38 @@ impl Checkup {
             }
         }
         self.checks.follow(targets);
-        let changes = self.checks.wait_for_first_results(FIRST_RESULTS).await;
-        let mut is_lost = false;
-        for change in &changes {
-            is_lost |= self.apply(change);
+    }
+
+    /// Waits until each endpoint has been checked once, or for as long as one may wait.
+    pub(super) async fn wait_for_first_results(&mut self) {
+        for change in self.checks.wait_for_first_results(FIRST_RESULTS).await {
+            self.apply(&change);
         }
+    }
+
+    /// Whether each endpoint has been checked once.
+    pub(super) fn are_answered(&self) -> bool {
+        self.checks.are_answered()
+    }
+
+    /// Says which endpoints have not been checked yet.
+    pub(super) fn warn_of_unknown(&self) {
         for state in self.states.values().filter(|state| state.is_unknown()) {
             let (endpoint, upstream) = (&state.label, &state.upstream);
             tracing::warn!(%endpoint, %upstream, "not checked yet; it gets nothing until it is");
         }
-        is_lost
     }
 
-    /// Waits for the next change.
-    pub(super) async fn changed(&mut self) -> Change {
-        self.checks.changed().await
+    /// Waits for the next result, and lets requests know of it. Returns whether some may be waiting for an
+    /// endpoint that is gone.
+    pub(super) async fn take(&mut self) -> bool {
+        let change = self.checks.next().await;
+        change.is_some_and(|change| self.apply(&change))
     }
 
     /// Lets requests know of `change`. Returns whether some may be waiting for an endpoint that is
     /// gone.
-    pub(super) fn apply(&self, change: &Change) -> bool {
+    fn apply(&self, change: &Change) -> bool {
         let Some(state) = self.states.get(&change.id) else { return false };
         state.checked(Instant::now(), change.is_up, &change.why)
     }

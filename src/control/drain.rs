@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Ended;
 use super::signals::Signals;
-use super::{Control, Ended};
+use super::state::Control;
 use crate::config;
 use crate::server::Workers;
 

@@ -9,22 +9,24 @@ mod drain;
 mod endpoints;
 mod metrics;
 mod names;
+mod reload;
 mod signals;
+mod state;
 mod upkeep;
 mod view;
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::config::{self, Config, ListenAddress, Report};
+use crate::config::{Config, ListenAddress};
 use crate::health::active::MAX_CHECKS;
 use crate::health::redial::MAX_REDIALS;
 use crate::net::{descriptors, listen};
@@ -34,7 +36,9 @@ use crate::proxy::worker::Listener;
 use crate::server::{Bound, Workers};
 use care::Care;
 use names::Resolver;
+use reload::Reload;
 use signals::{Signal, Signals};
+use state::{Control, Stage};
 use upkeep::Upkeep;
 use view::View;
 
@@ -51,11 +55,20 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Balancer {
     config: Config,
-    reload_from: Option<PathBuf>,
+    reload_from: Option<ReloadFrom>,
     listeners: Vec<Bound>,
     addresses: Vec<ListenAddress>,
     admin: Option<std::net::TcpListener>,
     certificates: Certificates,
+}
+
+/// Where a reload finds the configuration.
+#[derive(Debug)]
+pub struct ReloadFrom {
+    /// The file.
+    pub file: PathBuf,
+    /// What it said at start, without the options above it.
+    pub read: Config,
 }
 
 /// How a run of the balancer ended.
@@ -76,7 +89,7 @@ impl Balancer {
     pub fn bind(
         mut config: Config,
         certificates: Certificates,
-        reload_from: Option<PathBuf>,
+        reload_from: Option<ReloadFrom>,
     ) -> anyhow::Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = *config.workers.get_or_insert_with(cores);
@@ -145,8 +158,11 @@ impl Balancer {
         let admin_address = self.admin_address();
         let Self { config, reload_from, listeners, admin, certificates, .. } = self;
         let count = config.workers.unwrap_or(1);
+        let (file, read) = reload_from.map(|from| (from.file, from.read)).unzip();
+        let mut reload = Reload::new(file);
         let mut resolver = Resolver::new(&config);
-        resolver.wait_for_first_answers().await;
+        let mut ending = early(&mut signals, &mut reload, resolver.wait_for_first_answers()).await;
+        resolver.warn_of_unanswered();
         let snapshot = Arc::new(Snapshot::build(
             &config,
             resolver.names(),
@@ -155,7 +171,12 @@ impl Balancer {
             count,
         ));
         let mut care = Care::new();
-        care.checkup.follow(&snapshot).await;
+        care.checkup.follow(&snapshot);
+        if ending.is_none() {
+            let checked = care.checkup.wait_for_first_results();
+            ending = early(&mut signals, &mut reload, checked).await;
+        }
+        care.checkup.warn_of_unknown();
         let log = (config.log.access, log);
         let workers =
             Workers::start(count, listeners, &snapshot, &log).context("workers cannot start")?;
@@ -168,8 +189,6 @@ impl Balancer {
             let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
             tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
         }
-        // What the file says without the options above it, to tell what a reload would change.
-        let read = reload_from.as_ref().and_then(|file| config::load(file).ok());
         for (address, listener) in addresses.iter().zip(&config.listeners) {
             match listener.tls {
                 Some(_) => tracing::info!(%address, scheme = %"https", "listening"),
@@ -180,10 +199,47 @@ impl Balancer {
             tracing::info!(%address, "admin");
         }
         tracing::info!(workers = count, "ready");
-        let mut control =
-            Control { config, reload_from, read, workers, resolver, care, upkeep, view };
-        control.until_the_end(&mut signals).await;
+        let stage = Stage::Settled;
+        let mut control = Control {
+            config,
+            read,
+            workers,
+            resolver,
+            care,
+            upkeep,
+            view,
+            reload,
+            stage,
+            has_new_names: false,
+            reloaded: None,
+        };
+        let signal = match ending {
+            Some(signal) => signal,
+            None => control.until_the_end(&mut signals).await,
+        };
+        tracing::info!(signal, "ending");
         Ok(control.drain(&mut signals).await)
+    }
+}
+
+/// Waits for `done`, but no longer than for a signal that asks for an end, which is returned.
+async fn early(
+    signals: &mut Signals,
+    reload: &mut Reload,
+    done: impl Future<Output = ()>,
+) -> Option<&'static str> {
+    let ended = async {
+        loop {
+            match signals.next().await {
+                Signal::End(name) => return name,
+                Signal::Reload => reload.want(),
+                Signal::Ignored(_) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = done => None,
+        name = ended => Some(name),
     }
 }
 
@@ -235,127 +291,5 @@ fn fit_to_descriptors(config: &mut Config) {
     let share = possible.saturating_sub(named) / open.len().max(1);
     for listener in open {
         listener.max_connections = Some(share.max(1));
-    }
-}
-
-/// What the control thread works with.
-struct Control {
-    config: Config,
-    reload_from: Option<PathBuf>,
-    /// The file as it was read last.
-    read: Option<Config>,
-    workers: Workers,
-    resolver: Resolver,
-    care: Care,
-    upkeep: Upkeep,
-    view: Rc<RefCell<View>>,
-}
-
-impl Control {
-    /// Looks after things until a signal says to end.
-    async fn until_the_end(&mut self, signals: &mut Signals) {
-        loop {
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    Signal::End(name) => {
-                        tracing::info!(signal = name, "ending");
-                        return;
-                    }
-                    Signal::Reload => self.reload().await,
-                    // There is no log file of ours to be opened again, and no successor yet.
-                    Signal::Ignored(name) => tracing::info!(signal = name, "nothing to do"),
-                },
-                () = self.care.take(&self.view, &self.workers.shared) => {}
-                () = self.upkeep.take(&self.view) => {}
-                changed = self.resolver.changed() => if changed { self.replace_snapshot().await },
-            }
-        }
-    }
-
-    /// Reads the file again, and certificates; puts its routes and upstreams in force, or changes
-    /// nothing.
-    async fn reload(&mut self) {
-        let Some(file) = self.reload_from.clone() else {
-            // Nothing is new in it, so that nothing can be wrong with that.
-            let _ = self.upkeep.reread(&self.config).await;
-            self.view.borrow_mut().certificates = self.upkeep.told();
-            let why = "the configuration came from the command line";
-            tracing::info!("nothing to reload but certificates: {why}");
-            return;
-        };
-        let read = self.read_again(&file).await;
-        {
-            let mut view = self.view.borrow_mut();
-            view.reload_succeeded = read.is_ok();
-            view.reloaded_at = SystemTime::now();
-            view.certificates = self.upkeep.told();
-        }
-        let file = file.display().to_string();
-        let (config, doubts) = match read {
-            Ok(read) => read,
-            Err(why) => {
-                tracing::error!(file, "not reloaded, nothing has changed:\n{why}");
-                return;
-            }
-        };
-        if !doubts.is_empty() {
-            tracing::warn!(file, "{}", doubts.render(false));
-        }
-        if let Some(before) = self.read.replace(config.clone()) {
-            warn_of_the_rest(&before, &config);
-        }
-        self.config.routes = config.routes;
-        self.config.upstreams = config.upstreams;
-        // What is in force stays so until new names have had the time to resolve.
-        self.resolver.follow(&self.config);
-        self.resolver.wait_for_first_answers().await;
-        self.replace_snapshot().await;
-        tracing::info!(file, "reloaded");
-    }
-
-    /// What `file` says now, and everything that it names read.
-    async fn read_again(&mut self, file: &Path) -> Result<(Config, Report), String> {
-        let (config, mut report) = config::load_with_doubts(file).map_err(|e| e.to_string())?;
-        match self.upkeep.reread(&config).await {
-            Ok(()) => Ok((config, report)),
-            Err(troubles) => {
-                troubles.show_in(&mut report, &config);
-                Err(report.to_string())
-            }
-        }
-    }
-
-    /// Builds a snapshot of what is known now, has the endpoints that are new in it checked, and
-    /// puts it in force; until then the one before it is.
-    async fn replace_snapshot(&mut self) {
-        let before = Arc::clone(&self.view.borrow().snapshot);
-        let workers = self.config.workers.unwrap_or(1);
-        let built = Snapshot::build(
-            &self.config,
-            self.resolver.names(),
-            self.upkeep.certificates.clients(),
-            &before,
-            workers,
-        );
-        let snapshot = Arc::new(built);
-        if self.care.checkup.follow(&snapshot).await {
-            self.workers.shared.endpoint_lost();
-        }
-        self.view.borrow_mut().snapshot = Arc::clone(&snapshot);
-        self.workers.replace(&snapshot);
-    }
-}
-
-/// Says which changes between two readings of the file a reload does not put in force.
-fn warn_of_the_rest(before: &Config, after: &Config) {
-    let changes = [
-        ("workers", before.workers != after.workers),
-        ("[admin]", before.admin != after.admin),
-        ("[log]", before.log != after.log),
-        ("[drain]", before.drain != after.drain),
-        ("[[listeners]]", before.listeners != after.listeners),
-    ];
-    for (section, _) in changes.iter().filter(|(_, changed)| *changed) {
-        tracing::warn!(section, "has changed; that needs a restart");
     }
 }

@@ -10,9 +10,9 @@ use tokio::task::AbortHandle;
 use crate::config::{Config, EndpointHost};
 use crate::health::resolve::{Names, look_up};
 
-/// How long the start waits for names. One that takes longer is an endpoint that is down until it
+/// How long a start, or a reload, waits for names. One that takes longer is an endpoint that is down until it
 /// has an address.
-const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+pub(super) const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The answer to one lookup.
 type Answer = (String, Result<Vec<IpAddr>, String>);
@@ -80,11 +80,20 @@ impl Resolver {
     /// Waits until every name has been looked up once, or for as long as a start may wait.
     pub(super) async fn wait_for_first_answers(&mut self) {
         let answered = async {
-            while self.tasks.values().any(|task| task.succeeded.is_none()) {
+            while !self.are_answered() {
                 self.changed().await;
             }
         };
         let _ = tokio::time::timeout(FIRST_ANSWERS, answered).await;
+    }
+
+    /// Whether every name has been looked up once.
+    pub(super) fn are_answered(&self) -> bool {
+        self.tasks.values().all(|task| task.succeeded.is_some())
+    }
+
+    /// Says which names have not been looked up yet.
+    pub(super) fn warn_of_unanswered(&self) {
         for (name, _) in self.tasks.iter().filter(|(_, task)| task.succeeded.is_none()) {
             tracing::warn!(%name, "not resolved yet; its endpoints are down until it is");
         }

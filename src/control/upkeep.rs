@@ -4,18 +4,15 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::certificates::{Certificates, Owner, Tls, Troubles, clients};
+use super::certificates::{Certificates, Owner, Prepared, Tls};
 use super::view::View;
-use crate::config::Config;
 use crate::net::tls::TlsError;
+use crate::net::tls::client::Clients;
 
 /// How often files are looked at. What has changed is read at the second look that finds it the same.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How long a reload waits for files, on whatever they are; nothing else is done meanwhile.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often is warned of what ends soon, or has ended: seldom enough to be read.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
@@ -84,7 +81,7 @@ impl Upkeep {
                 warn(&each);
             }
             if !each.is_empty() {
-                self.reading = Some(read(each, Tls::reload));
+                self.reading = Some(read_changed(each));
             }
             return;
         };
@@ -95,26 +92,17 @@ impl Upkeep {
         }
     }
 
-    /// Reads everything again, and what the upstreams of `config` have that is new.
-    ///
-    /// # Errors
-    /// What is wrong with that which is new; then nothing has changed. What was there before and is
-    /// wrong now stays as it was, which is only logged.
-    pub(super) async fn reread(&mut self, config: &Config) -> Result<(), Troubles> {
-        let upstreams = config.upstreams.clone();
-        let before = self.certificates.clients().clone();
-        let read_anew = spawn_blocking(move || clients(&upstreams, &before));
-        let Ok(read_anew) = timeout(READ_PATIENCE, read_anew).await else {
-            tracing::error!("certificates cannot be read in time, and stay as they were");
-            return Ok(());
-        };
-        // One that panicked has read nothing.
-        let Ok(found) = read_anew else { return Ok(()) };
-        self.certificates.follow(found?);
-        let reading = read(self.certificates.each(), Tls::reread);
-        let outcomes = timeout(READ_PATIENCE, reading).await;
-        self.conclude(&outcomes.unwrap_or(Ok(Vec::new())).unwrap_or_default());
-        Ok(())
+    /// Puts in force what a reload has read: the `clients` of upstreams, and what was read again.
+    pub(super) fn commit(&mut self, clients: Clients, reread: Vec<(Owner, Prepared)>) {
+        self.certificates.follow(clients);
+        let committed =
+            reread.into_iter().map(|(owner, prepared)| (owner, prepared.commit(), Ok(true)));
+        self.conclude(&committed.collect::<Vec<_>>());
+    }
+
+    /// Counts what a reload found that cannot be used.
+    pub(super) const fn count_failures(&mut self, failures: u64) {
+        self.failures += failures;
     }
 
     /// Logs and counts `outcomes`. Returns whether there was anything.
@@ -156,13 +144,10 @@ impl Upkeep {
     }
 }
 
-/// Has `how` done to each, on a thread of its own.
-fn read(
-    each: Vec<(Owner, Tls)>,
-    how: fn(&Tls) -> Result<bool, TlsError>,
-) -> JoinHandle<Vec<Outcome>> {
-    let one = move |(owner, tls): (Owner, Tls)| {
-        let outcome = how(&tls);
+/// Reads those again whose files have changed, on a thread of its own.
+fn read_changed(each: Vec<(Owner, Tls)>) -> JoinHandle<Vec<Outcome>> {
+    let one = |(owner, tls): (Owner, Tls)| {
+        let outcome = tls.reload();
         (owner, tls, outcome)
     };
     spawn_blocking(move || each.into_iter().map(one).collect())
@@ -184,10 +169,11 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        self, ClientTls, Drain, Endpoint, EndpointHost, EndpointUrl, ListenAddress, Listener, Log,
-        Scheme, ServerTls, Upstream,
+        self, ClientTls, Config, Drain, Endpoint, EndpointHost, EndpointUrl, ListenAddress,
+        Listener, Log, Scheme, ServerTls, Upstream,
     };
-    use crate::control::metrics;
+    use crate::control::certificates::Troubles;
+    use crate::control::{metrics, reload};
     use crate::net::tls::tests::Authority;
     use crate::proxy::snapshot::Snapshot;
     use crate::proxy::worker::Shared;
@@ -294,16 +280,21 @@ mod tests {
         let missing = ClientTls { ca: Some("/nowhere/ca.pem".into()), ..ClientTls::default() };
         let wrong = upstream("second", Scheme::Https, missing);
         let config = |second| config(Vec::new(), vec![first.clone(), second]);
-        let Troubles(troubles) = upkeep.reread(&config(wrong)).await.unwrap_err();
+        let read = |config: &Config, upkeep: &Upkeep| {
+            reload::read_certificates(config, &config.listeners, &upkeep.certificates, |_| {})
+        };
+        let Troubles(troubles) = read(&config(wrong), &upkeep).unwrap_err();
         assert_eq!(troubles.len(), 1);
         assert_eq!(troubles[0].owner, Owner::Upstream("second".into()));
-        assert_eq!(upkeep.certificates.clients().len(), 1);
         let right = upstream("second", Scheme::Https, authority.client());
-        upkeep.reread(&config(right)).await.unwrap();
+        let (clients, reread) = read(&config(right), &upkeep).unwrap();
+        assert_eq!(upkeep.certificates.clients().len(), 1, "nothing is in force yet");
+        upkeep.commit(clients, reread);
         assert_eq!(upkeep.certificates.clients().len(), 2);
         assert!(Arc::ptr_eq(&before, &upkeep.certificates.clients()["first"]));
         let gone = upstream("second", Scheme::Http, authority.client());
-        upkeep.reread(&config(gone)).await.unwrap();
+        let (clients, reread) = read(&config(gone), &upkeep).unwrap();
+        upkeep.commit(clients, reread);
         assert_eq!(upkeep.certificates.clients().keys().collect::<Vec<_>>(), ["first"]);
     }
 

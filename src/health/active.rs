@@ -119,11 +119,21 @@ impl Checks {
     /// Waits for the next change. Nothing is lost if the wait is given up.
     pub async fn changed(&mut self) -> Change {
         loop {
-            let answer = self.answer().await;
-            if let Some(change) = self.take(answer) {
+            if let Some(change) = self.next().await {
                 return change;
             }
         }
+    }
+
+    /// Waits for the next result, and says what it changes. Nothing is lost if the wait is given up.
+    pub async fn next(&mut self) -> Option<Change> {
+        let answer = self.answer().await;
+        self.take(answer)
+    }
+
+    /// Whether each endpoint has been checked once.
+    pub fn are_answered(&self) -> bool {
+        self.watched.values().all(|watched| watched.is_answered)
     }
 
     /// Waits until each endpoint has been checked once, but no longer than `patience`. Returns what
@@ -131,7 +141,7 @@ impl Checks {
     pub async fn wait_for_first_results(&mut self, patience: Duration) -> Vec<Change> {
         let until = Instant::now() + patience;
         let mut changes = Vec::new();
-        while self.watched.values().any(|watched| !watched.is_answered) {
+        while !self.are_answered() {
             let Ok(answer) = timeout_at(until, self.answer()).await else { break };
             changes.extend(self.take(answer));
         }

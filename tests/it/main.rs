@@ -92,6 +92,7 @@ mod redirects;
 mod refused;
 mod refused_bodies;
 mod reload;
+mod reload_slow;
 mod request_trailers;
 mod retries;
 mod retry_bodies;

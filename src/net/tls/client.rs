@@ -45,16 +45,26 @@ struct Terms {
     identity: Option<Presented>,
 }
 
+/// What the files of a [`TlsClient`] say, read and not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    watch: Watch,
+    terms: Arc<Terms>,
+}
+
+/// Every file that `config` names.
+fn files_of(config: &ClientTls) -> Vec<PathBuf> {
+    let identity = config.identity.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]);
+    config.ca.iter().cloned().chain(identity).collect()
+}
+
 impl TlsClient {
     /// Reads what `config` names.
     ///
     /// # Errors
     /// Everything that is wrong with the files, or that the system has no authorities.
     pub fn new(config: &ClientTls) -> Result<Self, TlsError> {
-        let ca = config.ca.iter().cloned();
-        let identity = config.identity.iter().flat_map(|(cert, key)| [cert.clone(), key.clone()]);
-        let files: Vec<PathBuf> = ca.chain(identity).collect();
-        let watch = Watch::new(files);
+        let watch = Watch::new(files_of(config));
         let terms = RwLock::new(Arc::new(build(config)?));
         Ok(Self { config: config.clone(), watch: Mutex::new(watch), terms })
     }
@@ -87,27 +97,44 @@ impl TlsClient {
     /// # Errors
     /// What is wrong with them, once for each change; what was in force stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watch.is_due() {
+        let before = self.terms();
+        if !self.watch.lock().unwrap_or_else(PoisonError::into_inner).is_due() {
             return Ok(false);
         }
-        self.replace().map(|()| true)
+        let built = Arc::new(build(&self.config)?);
+        let mut terms = self.terms.write().unwrap_or_else(PoisonError::into_inner);
+        // What was put in force meanwhile was read later.
+        if Arc::ptr_eq(&terms, &before) {
+            *terms = built;
+        }
+        Ok(true)
     }
 
-    /// Reads the files again, whether they seem to have changed or not. Blocks as that does.
+    /// Reads the files again, whether they seem to have changed or not, and puts nothing in force yet.
+    /// Blocks as reading files does.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn prepare(&self) -> Result<Prepared, TlsError> {
+        let watch = Watch::new(files_of(&self.config));
+        Ok(Prepared { watch, terms: Arc::new(build(&self.config)?) })
+    }
+
+    /// Puts in force what was prepared. Never blocks.
+    pub fn commit(&self, Prepared { watch, terms }: Prepared) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+        // Where the files are being looked at, they are read once more, which does no harm.
+        if let Ok(mut before) = self.watch.try_lock() {
+            *before = watch;
+        }
+    }
+
+    /// Reads the files again and puts them in force. Blocks as reading files does.
     ///
     /// # Errors
     /// What is wrong with them; what was in force stays.
     pub fn reread(&self) -> Result<(), TlsError> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.read_now();
-        self.replace()
-    }
-
-    fn replace(&self) -> Result<(), TlsError> {
-        let built = build(&self.config)?;
-        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(built);
-        Ok(())
+        self.prepare().map(|prepared| self.commit(prepared))
     }
 
     fn terms(&self) -> Arc<Terms> {

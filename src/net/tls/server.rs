@@ -43,6 +43,13 @@ pub struct Terms {
     authorities: Option<Vec<TrustAnchor<'static>>>,
 }
 
+/// What the files of a [`TlsServer`] say, read and not in force yet.
+#[derive(Debug)]
+pub struct Prepared {
+    watch: Watch,
+    terms: Arc<Terms>,
+}
+
 impl TlsServer {
     /// Reads what `config` names. With `http2` it is offered by ALPN.
     ///
@@ -74,35 +81,53 @@ impl TlsServer {
     /// # Errors
     /// What is wrong with the files, once for each change; what was in force stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, now) = (self.current(), SystemTime::now());
-        if watch.is_due() {
-            self.replace(self.build(&before, now)?);
+        let is_due = self.watch.lock().unwrap_or_else(PoisonError::into_inner).is_due();
+        let built = if is_due {
+            self.build(&before, now)?
         } else if before.staple_end.is_some_and(|end| end <= now) {
-            self.replace(before.without_staples_ended_by(now));
+            before.without_staples_ended_by(now)
         } else {
             return Ok(false);
+        };
+        let mut terms = self.terms.write().unwrap_or_else(PoisonError::into_inner);
+        // What was put in force meanwhile was read later.
+        if Arc::ptr_eq(&terms, &before) {
+            *terms = Arc::new(built);
         }
         Ok(true)
     }
 
-    /// Reads the files again, whether they seem to have changed or not. Blocks as that does.
+    /// Reads the files again, whether they seem to have changed or not, and puts nothing in force yet.
+    /// Blocks as reading files does.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn prepare(&self) -> Result<Prepared, TlsError> {
+        let watch = Watch::new(files_of(&self.config));
+        let terms = Arc::new(self.build(&self.current(), SystemTime::now())?);
+        Ok(Prepared { watch, terms })
+    }
+
+    /// Puts in force what was prepared. Never blocks.
+    pub fn commit(&self, Prepared { watch, terms }: Prepared) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+        // Where the files are being looked at, they are read once more, which does no harm.
+        if let Ok(mut before) = self.watch.try_lock() {
+            *before = watch;
+        }
+    }
+
+    /// Reads the files again and puts them in force. Blocks as reading files does.
     ///
     /// # Errors
     /// What is wrong with them; what was in force stays.
     pub fn reread(&self) -> Result<(), TlsError> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.read_now();
-        self.replace(self.build(&self.current(), SystemTime::now())?);
-        Ok(())
+        self.prepare().map(|prepared| self.commit(prepared))
     }
 
     fn build(&self, before: &Terms, now: SystemTime) -> Result<Terms, TlsError> {
         build(&self.config, self.http2, self.made.as_ref(), Some(before), now)
-    }
-
-    fn replace(&self, terms: Terms) {
-        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
     }
 
     /// The certificates that clients are presented.

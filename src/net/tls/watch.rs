@@ -65,12 +65,6 @@ impl Watch {
         self.found = Some(now);
         false
     }
-
-    /// They are about to be read for another reason.
-    pub(super) fn read_now(&mut self) {
-        self.read = stamps(&self.files);
-        self.found = None;
-    }
 }
 
 fn stamps(files: &[PathBuf]) -> Stamps {

@@ -14,6 +14,7 @@ mod message;
 mod process;
 pub mod program;
 pub mod python;
+pub mod slow_file;
 pub mod streams;
 pub mod tls_front;
 mod told;

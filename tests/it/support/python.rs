@@ -32,10 +32,16 @@ pub fn run_script(module: &str, script: &str, rest: &[&str]) -> Option<Ran> {
     run(&python(module)?, &arguments(&path(script), rest), b"")
 }
 
+/// Starts `script`, which needs `module`.
+#[track_caller]
+pub fn start_script(module: &str, script: &str, rest: &[&str]) -> Option<Serving> {
+    Serving::start(&python(module)?, &arguments(&path(script), rest))
+}
+
 /// Starts `script`, which needs `module` and says on which port it listens; and that port.
 #[track_caller]
 pub fn serve_script(module: &str, script: &str, rest: &[&str]) -> Option<(Serving, u16)> {
-    let serving = Serving::start(&python(module)?, &arguments(&path(script), rest))?;
+    let serving = start_script(module, script, rest)?;
     let port = serving.wait_for("port ").parse().expect("a port");
     Some((serving, port))
 }
