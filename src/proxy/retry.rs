@@ -172,7 +172,7 @@ impl Forward<'_> {
                 if self.started.elapsed() >= self.response_timeout() {
                     return Err(failed.error);
                 }
-                let has_other = self.has_untried();
+                let has_other = self.upstream.has_untried(&self.tries.tried.borrow());
                 if !has_other && !self.ask_all_anew(false).await {
                     return Err(failed.error);
                 }
@@ -196,13 +196,6 @@ impl Forward<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether there is an endpoint that it has not been tried on, healthy or not.
-    fn has_untried(&self) -> bool {
-        let tried = self.tries.tried.borrow();
-        let mut endpoints = self.upstream.endpoints.iter().enumerate();
-        endpoints.any(|(index, endpoint)| endpoint.is_candidate() && !tried.contains(&index))
     }
 
     /// Where every endpoint has been tried, each may be tried again after a while; only for a

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod standing;
 pub mod sticky;
 
+mod panic;
 mod pick;
 
 use std::sync::Arc;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Upstream;
 use super::endpoint::Endpoint;
+use super::panic::is_left;
 use super::standing::Admission;
 
 /// How often a pick is made anew where another worker took the last place in between.
@@ -134,12 +135,14 @@ impl Upstream {
         }
     }
 
-    /// Any endpoint with an address, but one that is unknown yet or drains.
+    /// Any endpoint with an address, but one that is unknown yet or drains; few of those that are
+    /// unreachable.
     fn pick_in_panic(&self, wanted: &Wanted<'_>, found: &Found) -> Result<Picked<'_>, NoPick> {
         let has_unknown = Cell::new(false);
+        let may_dial = self.may_try_unreachable(wanted.tried);
         let ready = |index: usize, e: &Endpoint| {
             has_unknown.set(has_unknown.get() || e.state.is_unknown());
-            e.is_candidate() && !wanted.tried.contains(&index) && self.has_room(e, found)
+            is_left(index, e, wanted.tried, may_dial) && self.has_room(e, found)
         };
         let picked = self.pick_among(wanted, How::Panic, found, ready);
         match picked {
@@ -294,34 +297,6 @@ impl Upstream {
         };
         // Where nobody can have them, they are to be told.
         rooms.map_or(u32::MAX, |room| room.min(all))
-    }
-
-    /// Whether requests go to all endpoints, though some are healthy.
-    fn ignores_health(&self) -> bool {
-        self.config.panic.is_some_and(|threshold| threshold > 0.0) && self.shared.is_panicking()
-    }
-
-    /// Looks whether enough endpoints are healthy, and says what has changed; from time to time.
-    #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
-    pub fn look_after_panic(&self) {
-        let Some(threshold) = self.config.panic else {
-            return self.shared.is_panicking.store(false, Relaxed);
-        };
-        let candidates = self.endpoints.iter().filter(|e| e.is_candidate());
-        let (mut all, mut healthy) = (0usize, 0usize);
-        for endpoint in candidates {
-            all += 1;
-            healthy += usize::from(endpoint.state.is_healthy());
-        }
-        let (name, was) = (&self.config.name, self.shared.is_panicking());
-        let is_enough = all == 0 || (healthy > 0 && healthy as f64 >= all as f64 * threshold);
-        if was && healthy > 0 && is_enough {
-            self.shared.is_panicking.store(false, Relaxed);
-            tracing::info!(upstream = %name, healthy, of = all, "panic is over");
-        } else if !was && !is_enough && threshold > 0.0 {
-            self.shared.is_panicking.store(true, Relaxed);
-            tracing::error!(upstream = %name, healthy, of = all, "panic: too few endpoints are healthy; requests go to all of them");
-        }
     }
 }
 

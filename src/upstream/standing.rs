@@ -26,6 +26,8 @@ const OPEN: u8 = 4;
 const DRAINING: u8 = 8;
 /// It is new or has come back, and may have to be eased in.
 const WARMING: u8 = 16;
+/// No connection to it can be made, and it is dialled in the background.
+const UNREACHABLE: u8 = 32;
 
 /// The share that an endpoint begins with when it is eased in; with less it would not get the
 /// requests that warm it up.
@@ -112,6 +114,7 @@ impl Standing {
             _ => u64::MAX,
         };
         self.probe_at.store(probe_at, Relaxed);
+        self.put(UNREACHABLE, matches!(account.circuit.phase(), Phase::Unreachable { .. }));
         self.put(OPEN, account.circuit.phase() != Phase::Closed);
     }
 
@@ -190,6 +193,11 @@ impl State {
     /// Whether it counts as healthy: checked, up, and its circuit closed.
     pub fn is_healthy(&self) -> bool {
         !self.standing.has(UNKNOWN | DOWN | OPEN)
+    }
+
+    /// Whether no connection to it can be made, as far as is known.
+    pub fn is_unreachable(&self) -> bool {
+        self.standing.has(UNREACHABLE)
     }
 
     /// Whether nothing is known of it yet.
@@ -503,8 +511,10 @@ mod tests {
         assert!(state.is_healthy() && !state.admits_in_panic());
         assert_eq!(state.condition(now, None).0, Condition::Draining);
         assert!(state.unreachable(now, Kind::ConnectionRefused));
-        assert!(!state.is_healthy());
+        assert!(!state.is_healthy() && state.is_unreachable());
         state.drain(now, false);
         assert_eq!(state.condition(now, None).0, Condition::Unreachable);
+        state.reached(now);
+        assert!(!state.is_healthy() && !state.is_unreachable());
     }
 }

@@ -159,3 +159,37 @@ fn no_panic_goes_to_an_endpoint_that_drains() {
     assert!(is_panicking(&tinylb));
     assert_eq!(drained.connections(), 0);
 }
+
+/// Where many endpoints are known to be unreachable, a request dials few of them, and the next one
+/// others.
+#[test]
+fn a_request_dials_few_of_many_endpoints_that_are_down() {
+    const ENDPOINTS: usize = 60;
+    const REQUESTS: usize = 40;
+    for policy in ["p2c", "round-robin", "least-requests", "consistent-hash"] {
+        let mut gone: Vec<_> = (0..ENDPOINTS).map(|_| Refusing::new()).collect();
+        let urls: Vec<_> = gone.iter().map(Refusing::url).collect();
+        let hash = if policy == "consistent-hash" { "hash = \"path\"\n" } else { "" };
+        let tinylb = Tinylb::run(&config(&urls, "", &format!("{hash}policy = {policy:?}")));
+        eventually("all are known to be unreachable", || {
+            tinylb.get("/").assert_fault(502, "connection_refused");
+            (tinylb.metric("tinylb_endpoint_up", &[]) == 0.0).then_some(())
+        });
+        let failures = || tinylb.samples("tinylb_endpoint_connect_failures_total");
+        let before = failures();
+        for request in 0..REQUESTS {
+            tinylb.get(&format!("/{request}")).assert_fault(502, "connection_refused");
+        }
+        let after = failures();
+        let dials: Vec<_> = after.iter().zip(&before).map(|(a, b)| a.1 - b.1).collect();
+        let all: f64 = dials.iter().sum();
+        assert!(all >= REQUESTS as f64, "{policy}: some are tried: {all} dials");
+        assert!(all <= 10.0 * REQUESTS as f64, "{policy}: {all} dials");
+        let dialled = dials.iter().filter(|dials| **dials > 0.0).count();
+        assert!(dialled > ENDPOINTS / 2, "{policy}: not always the same: {dialled}");
+        let _back = gone.pop().unwrap().revive(|mut conn| conn.answer_all(ok("back")));
+        eventually("the one that is back is found", || {
+            (tinylb.get("/").status == 200).then_some(())
+        });
+    }
+}
