@@ -48,6 +48,10 @@ pub use certificates::{Certificates, Owner, Trouble, Troubles, show_doubts_in};
 /// names, and those of checks and dials in the background.
 const SPARE_DESCRIPTORS: usize = 128 + MAX_CHECKS + MAX_REDIALS;
 
+/// Connections for which the limit of descriptors should leave room. With fewer, a single browser or a
+/// pool of another proxy takes up a good part of them, which must not go unsaid.
+const FEW_CONNECTIONS: usize = 256;
+
 /// How long the end waits for the last lines of the access log to be taken.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -282,13 +286,19 @@ fn fit_to_descriptors(config: &mut Config) {
     let possible =
         usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS as u64) / 2).unwrap_or(usize::MAX);
     let named: usize = config.listeners.iter().filter_map(|l| l.max_connections).sum();
+    let hint = "raise the limit of descriptors (ulimit -n, LimitNOFILE=)";
     if named > possible {
-        let hint = "raise the limit of descriptors (ulimit -n); accepting pauses when they run out";
-        tracing::warn!(max_connections = named, possible, hint);
+        let what = "max_connections is more than descriptors allow";
+        tracing::warn!(max_connections = named, possible, "{what}; {hint}");
     }
     let open = config.listeners.iter_mut().filter(|l| l.max_connections.is_none());
     let open: Vec<_> = open.collect();
     let share = possible.saturating_sub(named) / open.len().max(1);
+    if share < FEW_CONNECTIONS && !open.is_empty() {
+        let (descriptors, reserved, max_connections) = (limit, SPARE_DESCRIPTORS, share.max(1));
+        let what = "few descriptors leave few connections to each listener";
+        tracing::warn!(descriptors, reserved, max_connections, "{what}; {hint}");
+    }
     for listener in open {
         listener.max_connections = Some(share.max(1));
     }

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,6 +16,34 @@ use crate::net::listen::Listening;
 /// trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is said that accepting pauses, over all listeners and workers.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// Pauses of accepting, over all listeners and workers, and what was said of them.
+#[derive(Debug, Default)]
+pub struct Pauses(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    last: Option<Instant>,
+    /// Pauses since then.
+    pauses: u64,
+}
+
+impl Pauses {
+    /// Counts one more pause at `now`. Returns how many there were since it was last said, where it is
+    /// time to say so again.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.pauses += 1;
+        if said.last.is_some_and(|last| now < last + SAY_EVERY) {
+            return None;
+        }
+        said.last = Some(now);
+        Some(std::mem::take(&mut said.pauses))
+    }
+}
+
 /// One worker's end of one listener.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -25,6 +53,8 @@ pub struct Acceptor {
     /// Tells when to accept the rest and end.
     pub(super) closing: Rc<Notify>,
     pub(super) listening: Arc<AtomicUsize>,
+    /// Shared by all.
+    pub(super) pauses: Arc<Pauses>,
     /// When it was last said that connections have to wait.
     pub(super) told: Cell<Option<Instant>>,
 }
@@ -77,7 +107,10 @@ impl Acceptor {
                     _ => {
                         drop(permit);
                         stats.accept_pauses.add(1);
-                        tracing::warn!(%error, "out of descriptors or memory; accepting pauses");
+                        if let Some(pauses) = self.pauses.count(Instant::now()) {
+                            let what = "out of descriptors or memory; accepting pauses";
+                            tracing::warn!(%error, pauses, "{what}");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -91,5 +124,18 @@ impl Acceptor {
             let address = &self.sharing.listener.config.address;
             tracing::warn!(%address, "max_connections is reached; new connections wait");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_said_at_once_and_then_from_time_to_time() {
+        let (pauses, start) = (Pauses::default(), Instant::now());
+        let after = |seconds| pauses.count(start + Duration::from_secs(seconds));
+        assert_eq!([after(0), after(1), after(9), after(10)], [Some(1), None, None, Some(3)]);
+        assert_eq!([after(11), after(100), after(101)], [None, Some(2), None]);
     }
 }

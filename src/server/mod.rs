@@ -21,6 +21,7 @@ use crate::net::listen::stop_handshakes;
 use crate::net::socket_file::SocketFile;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::worker::{Listener, Shared};
+use accept::Pauses;
 use share::Handed;
 
 /// What a worker is told.
@@ -76,6 +77,7 @@ pub struct Start {
     pub(crate) commands: UnboundedReceiver<Command>,
     pub(crate) workers: Vec<UnboundedSender<Command>>,
     pub(crate) listening: Arc<AtomicUsize>,
+    pub(crate) pauses: Arc<Pauses>,
 }
 
 impl Workers {
@@ -91,6 +93,7 @@ impl Workers {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(count));
         let listening = Arc::new(AtomicUsize::new(count * bound.len()));
+        let pauses = Arc::default();
         let (commands, receivers): (Vec<_>, Vec<_>) =
             (0..count).map(|_| unbounded_channel()).unzip();
         // One set for each listener, over all workers.
@@ -121,6 +124,7 @@ impl Workers {
                 commands: receiver,
                 workers: commands.clone(),
                 listening: Arc::clone(&listening),
+                pauses: Arc::clone(&pauses),
             };
             threads.push(worker::spawn(start)?);
         }

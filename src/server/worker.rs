@@ -38,7 +38,8 @@ pub fn spawn(start: Start) -> io::Result<JoinHandle<()>> {
 }
 
 async fn run(start: Start) {
-    let Start { index, shared, snapshot, log, listeners, mut commands, workers, listening } = start;
+    let Start { index, shared, snapshot, log, listeners, workers, listening, pauses, .. } = start;
+    let mut commands = start.commands;
     let worker = Rc::new(Worker::new(index, shared, snapshot, AccessLog::new(log.0, log.1)));
     let closing = Rc::new(Notify::new());
     let mut known = Vec::new();
@@ -62,6 +63,7 @@ async fn run(start: Start) {
                     sharing,
                     closing: Rc::clone(&closing),
                     listening: Arc::clone(&listening),
+                    pauses: Arc::clone(&pauses),
                     told: Cell::new(None),
                 };
                 tokio::task::spawn_local(accept(acceptor));

@@ -95,6 +95,53 @@ fn running_out_of_descriptors_is_survived() {
     });
 }
 
+/// However long descriptors are out, the log says so now and then, and how often it was.
+#[test]
+fn running_out_of_descriptors_is_said_now_and_then() {
+    let backend = Backend::named("fine");
+    let more_than_there_are = config(&[backend.url()], "max_connections = 1000", "");
+    let tinylb = Tinylb::run_with_few_descriptors(&more_than_there_are, 64);
+    let began = std::time::Instant::now();
+    // Before descriptors run out, so that it can be asked then.
+    let mut operator = Client::connect(tinylb.admin_address());
+    assert_eq!(operator.get("/healthz").status, 200);
+    let _many: Vec<_> = (0..150).map(|_| tinylb.connect()).collect();
+    tinylb.wait_for_log("accepting pauses");
+    eventually("accepting has paused often", || {
+        let text = operator.get("/metrics").text();
+        let line = text.lines().find(|line| line.starts_with("tinylb_accept_pauses_total"))?;
+        (line.rsplit_once(' ')?.1.parse::<u32>().ok()? >= 20).then_some(())
+    });
+    let lines = tinylb.log.all();
+    let said = lines.iter().filter(|line| line.contains("accepting pauses")).count() as u64;
+    assert!(said <= 1 + began.elapsed().as_secs() / 10, "{said} times");
+    let line = tinylb.wait_for_log("accepting pauses");
+    assert!(line.contains("pauses=1"), "{line}");
+}
+
+/// What few descriptors leave for connections is said at start, with the numbers.
+#[test]
+fn few_descriptors_are_warned_of() {
+    let backend = Backend::named("fine");
+    for (descriptors, possible) in [(300, 0), (323, 1), (400, 40)] {
+        let text = config(&[backend.url()], "", "");
+        let tinylb = Tinylb::run_with_few_descriptors(&text, descriptors);
+        let line = tinylb.wait_for_log("few descriptors");
+        for part in [
+            "WARN".to_owned(),
+            format!("descriptors={descriptors}"),
+            "reserved=320".to_owned(),
+            format!("max_connections={}", possible.max(1)),
+            "ulimit -n".to_owned(),
+        ] {
+            assert!(line.contains(&part), "{part} in {line}");
+        }
+        assert_eq!(tinylb.get("/").text(), "fine");
+    }
+    let tinylb = Tinylb::run_with_few_descriptors(&config(&[backend.url()], "", ""), 4096);
+    assert!(tinylb.log.all().iter().all(|line| !line.contains("few descriptors")));
+}
+
 /// Where nobody says otherwise, no more connections are accepted than there can be.
 #[test]
 fn with_few_descriptors_each_connection_has_its_turn() {
