@@ -18,6 +18,7 @@ pub(super) fn of_one(listeners: Vec<Listener>, upstream: Upstream) -> Config {
     Config {
         workers: None,
         admin: Some(DEFAULT_ADMIN),
+        admin_hosts: Vec::new(),
         log: Log::default(),
         drain: Drain::default(),
         listeners,

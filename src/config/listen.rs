@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::model::{EndpointHost, EndpointUrl, ListenAddress};
+use super::model::{EndpointHost, EndpointUrl, HostPattern, ListenAddress};
 use super::url::{parse_port, parse_socket_path};
 use super::values::{ValueError, quote};
 
@@ -130,6 +130,20 @@ impl FromStr for AdminAddress {
                 Err(ValueError::new(format!("{} is not an admin address", quote(text)), help))
             }
         }
+    }
+}
+
+/// A host name that the admin address may be called by, in lower case.
+///
+/// # Errors
+/// What is none, or a pattern for several.
+pub fn parse_host_name(text: &str) -> Result<String, ValueError> {
+    match text.parse::<HostPattern>() {
+        Ok(HostPattern::Exact(name)) => Ok(name),
+        Ok(HostPattern::Suffix(_)) | Err(_) => Err(ValueError::new(
+            format!("{} is not a host name", quote(text)),
+            "write the name alone, such as `lb.example.com`, without a port",
+        )),
     }
 }
 

@@ -1,11 +1,13 @@
 //! The admin address: `/metrics`, `/healthz`, `/readyz`, `/endpoints`, and draining endpoints. Only
 //! for operators; it is not hardened against the world, but neither does anybody on it delay
-//! traffic, nor can a page in an operator's browser change anything.
+//! traffic, nor can a page in an operator's browser read or change anything.
+
+mod host;
+mod places;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -16,16 +18,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::endpoints::{self, Refused};
 use super::metrics;
 use super::view::View;
 use crate::http::query::query_parameter;
 use crate::upstream::description::DRAINED_BY_FILE;
-
-/// Connections at once; whoever scrapes has one or two.
-const MAX_CONNECTIONS: usize = 64;
+use places::Places;
 
 /// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,35 +36,44 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin address for as long as the process lives.
-pub(super) async fn serve(listener: TcpListener, view: Rc<RefCell<View>>) {
-    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves the admin address for as long as the process lives, also to those who call it one of `hosts`.
+pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<RefCell<View>>) {
+    let (places, hosts) = (Rc::new(Places::default()), Rc::new(hosts));
     loop {
-        let Ok(permit) = Arc::clone(&limit).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let view = Rc::clone(&view);
+        let place = places.enter(Instant::now());
+        let (hosts, view) = (Rc::clone(&hosts), Rc::clone(&view));
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &view.borrow());
+                place.asks(Instant::now());
+                let response = answer(&request, &hosts, &view.borrow());
                 async { Ok::<_, Infallible>(response) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            // Whoever is cut off by time connects again.
-            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+            // Whoever is cut off, by time or for others, connects again.
+            let ended = tokio::select! {
+                ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => ended,
+                () = place.evicted() => return,
+            };
+            if let Ok(Err(error)) = ended {
                 tracing::debug!(%error, "admin connection");
             }
-            drop(permit);
         });
     }
 }
 
-fn answer(request: &Request<Incoming>, view: &View) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, hosts: &[String], view: &View) -> Response<Full<Bytes>> {
+    let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    // A probe may call it what it likes, and nobody learns anything from the answer.
+    if !is_probe && !host::is_ours(request, hosts) {
+        return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
+    }
     let path = request.uri().path();
     let is_drain = match path {
         "/drain" => Some(true),
@@ -149,6 +158,9 @@ const INDEX: &str = "tinylb admin\n\n\
     GET  /readyz     200 while it welcomes traffic, 503 once it drains\n\
     POST /drain?upstream=NAME&endpoint=URL    nothing new goes there, sessions go on\n\
     POST /undrain?upstream=NAME&endpoint=URL  ends such a drain; 409 where the file has drain = true\n";
+
+const MISDIRECTED: &str = "not a name of this address: use its IP address, or add the name to `hosts` \
+    of [admin]\n";
 
 fn not_allowed(words: &'static str, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);

@@ -191,7 +191,8 @@ impl Balancer {
         let view = Rc::new(RefCell::new(view));
         if let Some(admin) = admin {
             let admin = tokio::net::TcpListener::from_std(admin).context("no admin address")?;
-            tokio::task::spawn_local(admin::serve(admin, Rc::clone(&view)));
+            let hosts = config.admin_hosts.clone();
+            tokio::task::spawn_local(admin::serve(admin, hosts, Rc::clone(&view)));
         }
         for (address, listener) in addresses.iter().zip(&config.listeners) {
             match listener.tls {

@@ -190,7 +190,7 @@ impl Control {
 fn warn_of_the_rest(before: &Config, after: &Config) {
     let changes = [
         ("workers", before.workers != after.workers),
-        ("[admin]", before.admin != after.admin),
+        ("[admin]", (before.admin, &before.admin_hosts) != (after.admin, &after.admin_hosts)),
         ("[log]", before.log != after.log),
         ("[drain]", before.drain != after.drain),
         ("[[listeners]]", before.listeners != after.listeners),

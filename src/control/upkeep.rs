@@ -191,7 +191,16 @@ mod tests {
 
     fn config(listeners: Vec<Listener>, upstreams: Vec<Upstream>) -> Config {
         let (log, drain) = (Log::default(), Drain::default());
-        Config { workers: None, admin: None, log, drain, listeners, routes: Vec::new(), upstreams }
+        Config {
+            workers: None,
+            admin: None,
+            admin_hosts: Vec::new(),
+            log,
+            drain,
+            listeners,
+            routes: Vec::new(),
+            upstreams,
+        }
     }
 
     fn view(upkeep: &Upkeep) -> RefCell<View> {

@@ -56,6 +56,7 @@ fn every_key_reaches_the_model() {
         r#"
 workers = 3
 admin.listen = "off"
+admin.hosts = ["LB.example.com", "${PORT}.internal"]
 log = { access = "json", level = "debug" }
 drain = { timeout = "1m 30s", delay = "5s" }
 
@@ -93,6 +94,7 @@ endpoints = ["http://a"]
 "#,
     );
     assert_eq!((config.workers, config.admin), (Some(3), None));
+    assert_eq!(config.admin_hosts.join(" "), "lb.example.com 8001.internal");
     assert_eq!((config.log.access, config.log.level), (AccessLog::Json, LogLevel::Debug));
     let seconds = Duration::from_secs;
     assert_eq!((config.drain.timeout, config.drain.delay), (seconds(90), seconds(5)));
@@ -283,6 +285,11 @@ fn what_cannot_work_is_refused() {
             format!("{LEAST}[admin]\nlisten = \"127.0.0.1:8080\""),
             "the admin address 127.0.0.1:8080 and the listener :8080 collide",
         ),
+        (
+            format!("{LEAST}[admin]\nhosts = [\"*.example.com\"]"),
+            "`*.example.com` is not a host name",
+        ),
+        (format!("{LEAST}[admin]\nhosts = [\"lb:9900\"]"), "`lb:9900` is not a host name"),
         (route("[[routes]]\nupstream = \"ap\""), "unknown upstream `ap`"),
         (route("[[routes]]\nupstream = \"app\""), "this route is written twice"),
         (

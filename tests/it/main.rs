@@ -18,6 +18,8 @@
 mod support;
 
 mod access_log;
+mod admin_clients;
+
 mod admin_endpoints;
 mod attempts;
 mod backend_faults;

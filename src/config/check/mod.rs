@@ -28,6 +28,7 @@ pub(super) fn check(reader: &Reader<'_>, draft: Draft) -> (Config, FilePlaces) {
     let config = Config {
         workers: draft.workers,
         admin: draft.admin,
+        admin_hosts: draft.admin_hosts,
         log: draft.log,
         drain: draft.drain,
         listeners: draft.listeners.into_iter().map(|draft| draft.listener).collect(),

@@ -16,7 +16,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::listen::{AdminAddress, DEFAULT_ADMIN};
+use super::listen::{AdminAddress, DEFAULT_ADMIN, parse_host_name};
 use super::model::{Drain, Hedge, HostPattern, Log};
 use super::pattern::parse_route_path;
 use super::report::Diagnostic;
@@ -39,6 +39,8 @@ pub(super) struct Draft {
     pub(super) admin: Option<SocketAddr>,
     /// Where the file sets the admin address, if it does.
     pub(super) admin_span: Option<Range<usize>>,
+    /// What it may be called.
+    pub(super) admin_hosts: Vec<String>,
     pub(super) log: Log,
     pub(super) drain: Drain,
     pub(super) listeners: Vec<DraftListener>,
@@ -67,6 +69,7 @@ pub(super) fn read<'r>(reader: &'r Reader<'r>, document: &'r Spanned<DeTable<'r>
         workers: workers.and_then(|number| usize::try_from(number).ok()),
         admin: Some(DEFAULT_ADMIN),
         admin_span: None,
+        admin_hosts: Vec::new(),
         log: Log::default(),
         drain: Drain::default(),
         listeners: Vec::new(),
@@ -111,6 +114,9 @@ fn admin(draft: &mut Draft, mut table: Table<'_>) {
         draft.admin_span = Some(address.span());
         draft.admin = address.into_inner().0;
     }
+    let hosts = table.get("hosts").and_then(|v| v.items("\"lb.example.com\""));
+    let hosts = hosts.into_iter().flatten();
+    draft.admin_hosts = hosts.filter_map(|v| Some(v.text(parse_host_name)?.into_inner())).collect();
     table.finish();
 }
 

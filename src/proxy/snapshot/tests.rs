@@ -11,6 +11,7 @@ fn config(routes: &[(Option<HostPattern>, &str)], hosts: &[EndpointHost]) -> Con
     Config {
         workers: None,
         admin: None,
+        admin_hosts: vec![],
         log: Log::default(),
         drain: Drain::default(),
         listeners: vec![],
