@@ -1,6 +1,7 @@
 """One proxy in one storm: backends, proxy and clients are started, things happen to the backends at their
 times, and what the clients saw is brought home."""
 
+import collections
 import json
 import os
 import signal
@@ -10,12 +11,12 @@ import time
 from .children import Child, Cpu, stop_all, wait_until
 from .proxies import Failed
 from .resilience import VARIANTS, Proxy
-from .storm import LINK
+from .storm import LINK, PAIR
 
-# Each client asks a share of the requests. With that many connections each, all can be stalled on half of
-# the backends for more than a second, and those that are due next are still sent in time.
+# Each client asks a share of the requests, by a share of the connections. With the 96 each of the storm, all
+# can be stalled on half of the backends for more than a second, and those that are due next are still sent
+# in time.
 CLIENTS = 3
-CONNECTIONS = 96
 
 # Longer than any of the proxies takes for its tries: four times a second, and the time to connect.
 TIMEOUT = 10
@@ -25,6 +26,8 @@ class Backends:
     def __init__(self, program, net, directory, cores):
         self.program, self.net, self.directory, self.cores = program, net, directory, cores
         self.children = [None] * len(net.backends)
+        # When each of a pair was killed, by the moment that was planned.
+        self.killed = collections.defaultdict(list)
         for number in range(len(net.backends)):
             self.start(number)
         for number in range(len(net.backends)):
@@ -60,7 +63,10 @@ class Backends:
         if event.kind in LINK:
             self.net.hurt(event.backend, event.kind, event.words)
         elif event.kind == "kill":
-            child.kill()
+            # Its end is not waited for, so that two can be killed at the same moment.
+            child.process.kill()
+            if event.words == PAIR:
+                self.killed[event.begin].append(time.monotonic())
         elif event.kind == "hang":
             child.process.send_signal(signal.SIGSTOP)
         else:
@@ -71,6 +77,7 @@ class Backends:
         if event.kind in LINK:
             self.net.heal(event.backend)
         elif event.kind == "kill":
+            child.kill()
             self.start(event.backend)
         elif event.kind == "hang":
             child.process.send_signal(signal.SIGCONT)
@@ -87,16 +94,16 @@ def listens(address):
         return False
 
 
-def run(name, programs, template, net, events, options, directory):
+def run(name, programs, template, net, events, options, seed, directory):
     """What came of it: the clients' reports and what else is known. `Failed` if it could not be run."""
     backends = clients = None
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     try:
         backends = Backends(programs["chaos-backend"], net, directory, cores)
         variant = VARIANTS[name]
-        proxy = Proxy(name, variant.program, programs[name], template, {"HOLD": variant.hold}, net,
-                      directory, cores)
-        clients = start_clients(programs["chaos-client"], net, options, directory, cores)
+        words = {"HOLD": variant.hold, "TRIES": options.tries, "RETRIES": options.tries - 1}
+        proxy = Proxy(name, variant.program, programs[name], template, words, net, directory, cores)
+        clients = start_clients(programs["chaos-client"], net, options, seed, directory, cores)
         began, began_at = time.monotonic(), time.time()
         late, died = pass_time(events, backends, proxy, began, options.seconds)
         reports = [bring_home(client, options, began) for client in clients]
@@ -107,6 +114,7 @@ def run(name, programs, template, net, events, options, directory):
             "late": late,
             "waited": Cpu.of(proxy.child).waited / options.seconds,
             "posts_twice": backends.posts_twice(),
+            "pairs": [max(times) - min(times) for times in backends.killed.values()],
             "retries": None if died else proxy.retries(),
         }
     finally:
@@ -116,12 +124,12 @@ def run(name, programs, template, net, events, options, directory):
         net.heal_all()
 
 
-def start_clients(program, net, options, directory, cores):
+def start_clients(program, net, options, seed, directory, cores):
     clients = []
     with net.inside("clients"):
         for number in range(CLIENTS):
-            command = [program, net.proxy, options.seed * CLIENTS + number,
-                       options.rate / CLIENTS, options.seconds, CONNECTIONS, TIMEOUT]
+            command = [program, net.proxy, seed * CLIENTS + number, options.rate / CLIENTS,
+                       options.seconds, options.connections // CLIENTS, TIMEOUT]
             output = os.path.join(directory, f"client-{number + 1}.json")
             clients.append(Child("client", [str(word) for word in command], cores, output))
     return clients

@@ -20,8 +20,19 @@ KINDS = {
     "narrow": (1.5, 4.0),
     "delay": (1.5, 4.0),
 }
+# Of the case pair-kill: how long each of the two stays down, how long the third is down and up in turn,
+# and the pause until the next pair, in which every proxy takes all backends back.
+PAIR_DOWN = (0.4, 1.5)
+FLAP_DOWN = (0.1, 0.4)
+FLAP_UP = (0.2, 0.8)
+PAIR_PAUSE = (2.0, 3.0)
+
 PROCESS = ["kill", "hang", "slow", "reset", "unavailable"]
 LINK = ["loss", "silence", "deaf", "unplugged", "refused", "narrow", "delay"]
+
+
+# The words of an event that happens to two backends at the same moment.
+PAIR = "pair"
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,29 @@ def draw(seed, kinds, begin, end, backends, ill, grace, scale=1.0):
         events.append(Event(round(now, 2), round(now + length, 2), backend, kind, words))
         until[backend] = now + length + grace
         now += random.uniform(0.1, 1.0) * scale
+
+
+def draw_pairs(seed, begin, end, backends):
+    """Events between `begin` and `end`: two backends are killed at the same moment, again and again, while
+    a third one flaps, which is killed and started in turn. All others stay well."""
+    random = Random(seed)
+    events, now = [], begin
+    while True:
+        first, second, flapping, *_ = random.sample(range(backends), backends)
+        # The third one flaps before the two are killed, and until both are back.
+        killed = now + random.uniform(*FLAP_UP)
+        back = [killed + random.uniform(*PAIR_DOWN) for _ in range(2)]
+        if max(back) > end:
+            return events
+        # One number for both, so that nothing happens between the two.
+        killed = round(killed, 3)
+        events += [Event(killed, round(back[0], 3), first, "kill", PAIR),
+                   Event(killed, round(back[1], 3), second, "kill", PAIR)]
+        while now < max(back):
+            down = random.uniform(*FLAP_DOWN)
+            events.append(Event(round(now, 3), round(now + down, 3), flapping, "kill", "flaps"))
+            now += down + random.uniform(*FLAP_UP)
+        now = max(now, *back) + random.uniform(*PAIR_PAUSE)
 
 
 def _words(random, kind):

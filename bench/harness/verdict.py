@@ -1,6 +1,7 @@
 """What the clients saw, counted and judged."""
 
 import collections
+from statistics import median
 
 from .report import percentiles, table
 from .resilience import VARIANTS
@@ -14,6 +15,8 @@ SLOT = 0.25  # as the clients count
 # Above these a run was disturbed: tries that take a second can be the machine's fault.
 LATE = 0.2
 WAITED = 0.1
+# And so was one whose pairs were not killed within this time.
+APART = 0.001
 
 
 def judge(name, outcome, events, options, backends):
@@ -39,12 +42,14 @@ def judge(name, outcome, events, options, backends):
         "retries": outcome["retries"],
         "worst": _worst(reports, outcome, "idempotent"),
         "worst_post": _worst(reports, outcome, "posts"),
-        "even_after": even_after(outcome, events, options, backends),
+        "pairs": outcome["pairs"],
         "late": outcome["late"],
         "waited": outcome["waited"],
         "mixed": mixed,
         "failed": failed,
     }
+    if options.case == "storm":
+        result["even_after"] = even_after(outcome, events, options, backends)
     # Of GETs and PUTs.
     steps = [report["idempotent"]["steps"] for report in reports]
     result |= dict(zip(("p50", "p99", "p999"), percentiles(steps, (0.5, 0.99, 0.999))))
@@ -58,7 +63,7 @@ def judge(name, outcome, events, options, backends):
             faults.append(f"{len(blamed)} requests failed that could have been sent again")
         if result["posts_twice"]:
             faults.append(f"{result['posts_twice']} POSTs were sent to a second backend")
-        if result["even_after"] is None:
+        if options.case == "storm" and result["even_after"] is None:
             faults.append(f"the load was not even again within {options.even_within:g} s")
     return result | {"faults": faults}
 
@@ -130,6 +135,37 @@ def summary(results):
     return table("Requests while backends fell ill", head, rows)
 
 
+def pairs_summary(runs, tries):
+    """The table of the case pair-kill: all seeds together, a line for each proxy. `runs` has the results of
+    each seed."""
+    head = ["", "seeds", "pairs", "requests", "2xx", "answer had begun", "others", "seeds with others",
+            "POSTs failed", "POSTs twice", "mixed up", "retries", "p50", "p99", "worst"]
+    rows = []
+    for name in {name: None for results in runs for name in results}:
+        ran = [results[name] for results in runs if "requests" in results.get(name, {})]
+        if not ran:
+            rows.append([name, *["–"] * (len(head) - 1)])
+            continue
+        others = [result["idempotent_failed"] - result["cut"] for result in ran]
+        retries = [sum((result["retries"] or {}).values()) for result in ran]
+        rows.append([
+            name, f"{len(ran)}", f"{sum(len(result['pairs']) for result in ran)}",
+            *(_total(ran, key) for key in ("requests", "answered", "cut")),
+            f"{sum(others):,}", f"{sum(map(bool, others))}",
+            *(_total(ran, key) for key in ("posts_failed", "posts_twice", "mixed_up")),
+            f"{sum(retries):,}",
+            _time(median(result["p50"] for result in ran)),
+            _time(median(result["p99"] for result in ran)),
+            _time(max(result["worst"][0] for result in ran)),
+        ])
+    title = f"Idempotent requests that failed while pairs of backends were killed, {tries} tries each"
+    return table(title, head, rows)
+
+
+def _total(results, key):
+    return f"{sum(result[key] for result in results):,}"
+
+
 def details(name, result, events):
     """Lines below the table: reasons, and where it matters the first failures with what was wrong then."""
     lines = []
@@ -144,6 +180,8 @@ def details(name, result, events):
     if late > LATE or waited > WAITED:
         lines.append(f"{name}, disturbed: other work ran on the machine. The proxy waited for a core"
                      f" {waited:.0%} of the time, and this program for {late:.1f} s at worst.")
+    if max(result.get("pairs", []), default=0) > APART:
+        lines.append(f"{name}, disturbed: a pair was killed {max(result['pairs']) * 1000:.1f} ms apart.")
     lines += [f"FAULT: {name}: {fault}" for fault in result["faults"]]
     if result["faults"]:
         lines += [_told(failure, events) for failure in _blamed(name, result)[:10]]
