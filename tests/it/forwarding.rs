@@ -206,7 +206,8 @@ fn routes_match_hosts_and_what_matches_none_is_a_404() {
     let (exact, any, long) =
         (Backend::named("exact"), Backend::named("any"), Backend::named("long"));
     let text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+        "admin = {{ listen = \"127.0.0.1:0\" }}\n\
+         [[listeners]]\naddress = \"127.0.0.1:0\"\n\
          [[routes]]\nhost = \"*.example.com\"\nupstream = \"any\"\n\
          [[routes]]\nhost = \"api.example.com\"\nupstream = \"exact\"\n\
          [[routes]]\nhost = \"api.example.com\"\npath = \"/long\"\nupstream = \"long\"\n\

@@ -226,6 +226,11 @@ impl Tinylb {
             }
         }
         assert!(!tinylb.addresses.is_empty(), "the balancer says where it listens");
+        let ports = tinylb.addresses.iter().chain([&tinylb.admin]).map(SocketAddr::port);
+        assert!(
+            ports.into_iter().all(|port| !DEFAULT_PORTS.contains(&port)),
+            "a test takes ports that the kernel chooses"
+        );
         tinylb
     }
 
@@ -369,6 +374,9 @@ fn says_ready(line: &str) -> bool {
 fn value_after<'a>(line: &'a str, words: &str) -> Option<&'a str> {
     line.split_once(words)?.1.split_whitespace().next()
 }
+
+/// The ports of a balancer that is told nothing, which somebody else may have taken.
+const DEFAULT_PORTS: [u16; 2] = [8080, 9900];
 
 /// A pause between two looks at something that is waited for.
 pub const LOOK: Duration = Duration::from_millis(5);
