@@ -1,6 +1,5 @@
 //! Small messages, many of them, as gRPC streams have them.
 
-use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use h2::client::Builder;
 use http::Request;
 
 use crate::support::streams::{Streams, run, send_all, soon};
-use crate::support::{Backend, Conn, Tinylb, find};
+use crate::support::{Backend, Conn, Tinylb};
 
 /// One message, with the five bytes before it that gRPC has.
 const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
@@ -17,14 +16,14 @@ const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
 fn echoing(mut conn: Conn) {
     while conn.head().is_some() {
         conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-        let mut stream = conn.wire.stream().try_clone().unwrap();
-        let (mut piece, mut last) = ([0; 64 * 1024], Vec::new());
-        while find(&last, b"\r\n0\r\n\r\n").is_none() {
-            let Ok(n @ 1..) = stream.read(&mut piece) else { return };
-            if stream.write_all(&piece[..n]).is_err() {
+        let mut last = b"\r\n".to_vec();
+        while !last.ends_with(b"\r\n0\r\n\r\n") {
+            // What came together with the head belongs to the body.
+            let piece = conn.wire.some();
+            if piece.is_empty() || !conn.send(&piece) {
                 return;
             }
-            last.extend_from_slice(&piece[..n]);
+            last.extend(piece);
             last.drain(..last.len().saturating_sub(7));
         }
     }
@@ -89,7 +88,7 @@ fn many_messages_through_two_balancers() {
 /// Each message waits for the answer to the one before it: none may lie anywhere.
 #[test]
 fn messages_one_by_one() {
-    const COUNT: u32 = 2000;
+    const COUNT: usize = 2000;
     let backend = Backend::new(echoing);
     let tinylb = Tinylb::before(&backend);
     run(async {
@@ -97,8 +96,9 @@ fn messages_one_by_one() {
         let request = Request::post("http://test/talk").body(()).unwrap();
         let (response, mut stream) = streams.send(request, false).await;
         let mut body = soon("a head comes", response).await.unwrap().into_body();
-        let began = Instant::now();
+        let mut took = Vec::new();
         for _ in 0..COUNT {
+            let began = Instant::now();
             stream.send_data(Bytes::from_static(MESSAGE), false).unwrap();
             let mut received = Vec::new();
             while received.len() < MESSAGE.len() {
@@ -107,10 +107,13 @@ fn messages_one_by_one() {
                 received.extend_from_slice(&data);
             }
             assert_eq!(received, MESSAGE);
+            took.push(began.elapsed());
         }
-        let each = began.elapsed() / COUNT;
-        println!("{each:?} for each message");
-        // Less than what waits for an acknowledgement or a tick would take.
-        assert!(each < Duration::from_millis(20), "{each:?} for each message");
+        took.sort_unstable();
+        let each = took[COUNT / 4];
+        println!("{each:?} for a message");
+        // Less than what waits for an acknowledgement or a tick would take. A busy machine makes some
+        // longer; such a wait makes all of them longer.
+        assert!(each < Duration::from_millis(20), "{each:?} for a message");
     });
 }

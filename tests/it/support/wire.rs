@@ -113,6 +113,14 @@ impl Wire {
         self.unused.drain(..n.min(self.unused.len())).collect()
     }
 
+    /// Whatever has come, at least one byte; nothing at the end.
+    pub fn some(&mut self) -> Vec<u8> {
+        if self.unused.is_empty() {
+            self.fill();
+        }
+        std::mem::take(&mut self.unused)
+    }
+
     /// The next line without its CRLF; `None` where the connection ends first.
     pub fn line(&mut self) -> Option<String> {
         let at = loop {
