@@ -20,13 +20,13 @@ fn a_slow_upload_behind_a_100_has_the_whole_time_for_its_answer() {
             conn.send(ok("done"));
         }
     });
-    let upstream = "timeouts = { response = \"400ms\" }";
+    let upstream = "timeouts = { response = \"2s\" }";
     let tinylb = Tinylb::run(&config(&[backend.url()], "", upstream));
     let mut client = tinylb.connect();
     client.send(HEAD);
     assert_eq!(client.response().status, 100);
     for byte in ["b", "o", "d", "y"] {
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_millis(600));
         client.send(byte);
     }
     let response = client.response();
@@ -38,11 +38,11 @@ fn a_slow_upload_behind_a_100_has_the_whole_time_for_its_answer() {
 fn an_endpoint_without_a_100_is_not_left_and_not_blamed() {
     let backends = ["one", "two"].map(Backend::named);
     let urls = [backends[0].url(), backends[1].url()];
-    let tinylb = Tinylb::run(&config(&urls, "", "retry = { timeout = \"50ms\" }"));
+    let tinylb = Tinylb::run(&config(&urls, "", "retry = { timeout = \"1s\" }"));
     for _ in 0..3 {
         let mut client = tinylb.connect();
         client.send(HEAD);
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(1200));
         client.send("body");
         assert_eq!(client.response().status, 200);
     }

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 
-use crate::support::{Refusing, Tinylb, config};
+use crate::support::{Refusing, Tinylb, config, listen};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -20,7 +20,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn server<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + Copy + 'static,
 ) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = listen();
     let address = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     thread::spawn(move || {
@@ -140,7 +140,7 @@ fn a_call_ends_when_its_caller_does_not_wait_any_longer() {
     });
     let tinylb = Tinylb::start(&[url], &[]);
     let (_, payload, trailers) =
-        with_client(tinylb.address(), async |sender| unary(sender, Some("300m")).await);
+        with_client(tinylb.address(), async |sender| unary(sender, Some("2S")).await);
     assert_eq!(payload, b"\0\0\0\0\x01x");
     assert_eq!(trailers.unwrap()["grpc-status"], "4");
 }

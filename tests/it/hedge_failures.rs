@@ -98,7 +98,7 @@ fn where_both_fail_a_third_is_asked() {
 fn a_second_that_cannot_be_reached_is_none() {
     let slow = Backend::new(|mut conn| {
         while conn.request().is_some() {
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
             conn.send(ok("slow"));
         }
     });
@@ -115,7 +115,7 @@ fn a_second_that_cannot_be_reached_is_none() {
 #[test]
 fn if_nobody_answers_the_time_is_over_for_both() {
     let silent = [Backend::silent(), Backend::silent()];
-    let tinylb = hedging(&silent[0], &silent[1], "timeouts = { response = \"400ms\" }");
+    let tinylb = hedging(&silent[0], &silent[1], "timeouts = { response = \"2s\" }");
     tinylb.get("/nobody").assert_fault(504, "http_response_timeout");
     for backend in &silent {
         backend.end_of(0);
@@ -127,7 +127,7 @@ fn if_nobody_answers_the_time_is_over_for_both() {
 fn a_hedge_that_nobody_can_be_asked_for_keeps_the_time_of_one_try() {
     // It is back by the time that the try is given up.
     let (silent, dead) = (Backend::silent(), Refusing::new());
-    let upstream = "retry = { timeout = \"1s\" }";
+    let upstream = "retry = { timeout = \"3s\" }";
     let urls = [silent.url(), dead.url()];
     let tinylb = Tinylb::run(&ranked(&urls, HEDGE, upstream));
     let mut client = tinylb.connect();
@@ -143,7 +143,7 @@ fn a_hedge_that_nobody_can_be_asked_for_keeps_the_time_of_one_try() {
 fn where_neither_answers_in_the_time_of_one_try_a_third_is_asked() {
     let (silent, third) = ([Backend::silent(), Backend::silent()], Backend::named("third"));
     let urls = [silent[0].url(), silent[1].url(), third.url()];
-    let upstream = "retry = { timeout = \"200ms\" }";
+    let upstream = "retry = { timeout = \"1500ms\" }";
     let tinylb = Tinylb::run(&ranked(&urls, HEDGE, upstream));
     assert_eq!(tinylb.get("/third").text(), "third");
     tinylb.assert_tries("/third", 3, Some("timeout,hedge"));
@@ -153,7 +153,7 @@ fn where_neither_answers_in_the_time_of_one_try_a_third_is_asked() {
     }
     let slow = Backend::new(|mut conn| {
         while conn.request().is_some() {
-            thread::sleep(Duration::from_millis(600));
+            thread::sleep(Duration::from_millis(2000));
             conn.send(ok("slow"));
         }
     });

@@ -202,7 +202,7 @@ fn a_client_that_goes_away_lets_both_go() {
 #[test]
 fn who_cannot_be_hedged_leaves_the_budget_to_others() {
     let silent = Backend::silent();
-    let tinylb = Tinylb::run(&ranked(&[silent.url()], HEDGE, "timeouts = { response = \"1s\" }"));
+    let tinylb = Tinylb::run(&ranked(&[silent.url()], HEDGE, "timeouts = { response = \"3s\" }"));
     let mut client = tinylb.connect();
     client.send("GET /alone HTTP/1.1\r\nHost: a\r\n\r\n");
     silent.wait_for_requests(1);

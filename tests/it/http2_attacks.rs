@@ -96,7 +96,7 @@ fn assert_withstood(attacks: &[Attack<'_>]) {
         println!("{name}: {reason:?}, {cpu:?} of processor, others waited {slowest:?} at most");
         assert_eq!(reason, Some(ENHANCE_YOUR_CALM), "{name}");
         assert!(cpu < Duration::from_secs(1), "{name}: {cpu:?} of processor");
-        assert!(slowest < Duration::from_secs(2), "{name}: others waited {slowest:?}");
+        assert!(slowest < Duration::from_secs(10), "{name}: others waited {slowest:?}");
         let cut_off = tinylb.metric("tinylb_http2_connections_cut_off_total", &[]);
         assert_eq!(cut_off, (index + 1) as f64, "{name} is counted");
     }

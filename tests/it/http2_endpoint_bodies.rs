@@ -1,5 +1,6 @@
 //! Bodies and answers of endpoints in HTTP/2: large ones, slow ones, and those that are not what they say.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,18 +8,19 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::SendStream;
 use http::{HeaderMap, Request, Response};
 
 use crate::support::http2::{
-    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, frame, literals,
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    literals,
 };
 use crate::support::streams::{Streams, run, send_all};
 use crate::support::{
-    Asked, Client, End, FramesBackend, Framing, Http2Backend, Tinylb, config, eventually_within,
+    Asked, Client, End, FramesBackend, Framing, Http2Backend, PATIENCE, Tinylb, config,
+    eventually_within,
 };
 
-const KEPT: &str = "timeouts = { idle = \"5m\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }";
 
 /// One worker, so that all streams are on one connection.
 fn alone(endpoints: &[String], upstream: &str) -> Tinylb {
@@ -47,24 +49,6 @@ fn peak_kib(tinylb: &Tinylb) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", tinylb.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
-}
-
-/// Sends data without an end, as fast as it is taken, so much in each frame.
-async fn send_for_ever(stream: &mut SendStream<Bytes>, size: usize, moved: &AtomicU64) {
-    let piece = Bytes::from(vec![b'x'; size]);
-    loop {
-        stream.reserve_capacity(piece.len());
-        while stream.capacity() < piece.len() {
-            match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
-                Some(Ok(_)) => {}
-                _ => return,
-            }
-        }
-        if stream.send_data(piece.clone(), false).is_err() {
-            return;
-        }
-        moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
-    }
 }
 
 /// Gives back what it gets, as it comes.
@@ -147,21 +131,92 @@ fn an_endpoint_that_does_not_read_stops_its_clients() {
     drop(streams);
 }
 
+/// A response that is being sent.
+struct Sending {
+    is_endless: bool,
+    window: usize,
+    sent: usize,
+}
+
+/// Answers the first `clients` requests of a connection without an end, and all others with a body of
+/// [`BESIDE`]; counts what it sends. An endless response is in frames of `size` bytes once the kernel has
+/// taken [`IN_KERNEL`] of it. A library takes minutes for so many small frames.
+fn endless(clients: usize, size: usize, moved: &Arc<AtomicU64>) -> FramesBackend {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const DEFAULT_WINDOW: usize = 65_535;
+    let (moved, beside) = (Arc::clone(moved), large(BESIDE));
+    FramesBackend::new(&[], move |mut server: Frames, _| {
+        server.set_patience(4 * PATIENCE);
+        let (mut initial, mut connection, mut asked) = (DEFAULT_WINDOW, DEFAULT_WINDOW, 0);
+        let mut open: BTreeMap<u32, Sending> = BTreeMap::new();
+        while let Some(next) = server.next() {
+            let last_four = next.payload.last_chunk().map_or(0, |last| u32::from_be_bytes(*last));
+            match next.kind {
+                SETTINGS => {
+                    let value = next.payload.chunks_exact(6).find_map(|setting| {
+                        let [a, b, value @ ..] = *setting.as_array::<6>()?;
+                        let is_window = u16::from_be_bytes([a, b]) == INITIAL_WINDOW_SIZE;
+                        is_window.then(|| u32::from_be_bytes(value) as usize)
+                    });
+                    initial = value.unwrap_or(initial);
+                }
+                HEADERS => {
+                    asked += 1;
+                    let sending =
+                        Sending { is_endless: asked <= clients, window: initial, sent: 0 };
+                    open.insert(next.stream, sending);
+                    server.head(next.stream, &[OK], false);
+                }
+                WINDOW_UPDATE if next.stream == 0 => connection += last_four as usize,
+                WINDOW_UPDATE => {
+                    if let Some(sending) = open.get_mut(&next.stream) {
+                        sending.window += last_four as usize;
+                    }
+                }
+                RST_STREAM => drop(open.remove(&next.stream)),
+                _ => {}
+            }
+            for (stream, sending) in &mut open {
+                let mut frames = Vec::new();
+                loop {
+                    let left = BESIDE - sending.sent.min(BESIDE);
+                    let length = match sending.is_endless {
+                        true if sending.sent >= IN_KERNEL => size,
+                        true => LARGE_FRAME,
+                        false => left.min(LARGE_FRAME),
+                    };
+                    if length == 0 || sending.window.min(connection) < length {
+                        break;
+                    }
+                    let begin = if sending.is_endless { 0 } else { sending.sent };
+                    let is_end = !sending.is_endless && length == left;
+                    let payload = &beside[begin..begin + length];
+                    frames.extend(frame(DATA, u8::from(is_end), *stream, payload));
+                    sending.window -= length;
+                    connection -= length;
+                    sending.sent += length;
+                    moved.fetch_add(length as u64, Ordering::Relaxed);
+                }
+                server.try_send(frames);
+            }
+        }
+    })
+}
+
+/// The most that a frame holds by default (RFC 9113 6.5.2).
+const LARGE_FRAME: usize = 16 * 1024;
+
+/// Less than the kernel takes of a response that its client does not read.
+const IN_KERNEL: usize = 3 << 20;
+
+/// The length of what others ask for beside the endless responses.
+const BESIDE: usize = 8 << 20;
+
 /// So many clients that do not read share a connection with one that does; what they are sent comes in
 /// frames of this size.
 fn stall(clients: usize, size: usize) {
     let moved = Arc::new(AtomicU64::new(0));
-    let backend = Http2Backend::new({
-        let moved = Arc::clone(&moved);
-        async move |mut asked: Asked| {
-            let is_endless = asked.path() == "/endless";
-            let mut stream = asked.begin();
-            if is_endless {
-                return send_for_ever(&mut stream, size, &moved).await;
-            }
-            send_all(&mut stream, large(8 << 20).into(), true).await;
-        }
-    });
+    let backend = endless(clients, size, &moved);
     let tinylb = alone(&[backend.url()], KEPT);
     let stalling: Vec<_> = (0..clients)
         .map(|_| {
@@ -174,8 +229,11 @@ fn stall(clients: usize, size: usize) {
     let peak = peak_kib(&tinylb);
     println!("{clients} downloads stalled after {moved} bytes at {peak} KiB");
     assert!(peak < 128 * 1024, "{peak} KiB");
-    let response = tinylb.get("/beside");
-    assert!(response.complete && response.body == large(8 << 20));
+    let mut client = tinylb.connect();
+    // Behind everything that is on its way to the others.
+    client.wire().stream().set_read_timeout(Some(4 * PATIENCE)).unwrap();
+    let response = client.get("/beside");
+    assert!(response.complete && response.body == large(BESIDE));
     assert_eq!(backend.connections(), 1, "it was beside them");
     drop(stalling);
     assert_eq!(tinylb.get("/beside").status, 200);

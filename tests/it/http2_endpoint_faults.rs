@@ -7,7 +7,7 @@ use h2::Reason;
 use crate::support::{Asked, Http2Backend, Response, Signal, Tinylb, config, eventually, ranked};
 
 /// Idle connections stay for longer than any test.
-const KEPT: &str = "timeouts = { idle = \"5m\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }";
 
 fn alone(endpoints: &[String], upstream: &str) -> Tinylb {
     Tinylb::run(&config(endpoints, "", upstream).replace("workers = 2", "workers = 1"))
@@ -136,7 +136,7 @@ fn an_answer_that_is_reset_in_its_middle_is_cut() {
         };
         stream.send_data("half".into(), false).unwrap();
         // The data goes first.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         stream.send_reset(Reason::NO_ERROR);
     });
     let tinylb = alone(&[backend.url()], KEPT);
@@ -221,7 +221,10 @@ fn nothing_is_sent_on_a_connection_that_has_just_ended() {
 #[test]
 fn a_connection_on_which_nothing_came_while_an_answer_was_late_is_not_used_again() {
     let backend = Http2Backend::held();
-    let tinylb = alone(&[backend.url()], "timeouts = { response = \"300ms\", idle = \"5m\" }");
+    let tinylb = alone(
+        &[backend.url()],
+        "timeouts = { response = \"2s\", idle = \"5m\", connect = \"20s\" }",
+    );
     // What both sides say first is over then.
     let first = ask(&tinylb, "GET", "/first");
     backend.next().ok("first");

@@ -5,14 +5,14 @@ use std::io::{Read, Write};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::http2::{Frames, HEADERS, INTERNAL_ERROR, RST_STREAM, SETTINGS, frame};
 use crate::support::{
-    Backend, FramesBackend, Http2Backend, Response, Tinylb, config, eventually, ok, ranked,
+    Backend, FramesBackend, Gate, Http2Backend, Response, Tinylb, config, eventually, ok, ranked,
 };
 
-const KEPT: &str = "timeouts = { idle = \"5m\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }";
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -184,9 +184,9 @@ fn an_endpoint_that_takes_no_streams_is_full() {
         frames.find(|frame| frame.kind == HEADERS);
     });
     let other = Http2Backend::answering("other");
-    let text = ranked(&[backend.url(), other.url()], "", "timeouts = { connect = \"200ms\" }");
+    let text = ranked(&[backend.url(), other.url()], "", "timeouts = { connect = \"1s\" }");
     let tinylb = Tinylb::run(&text.replace("workers = 2", "workers = 1"));
-    for _ in 0..8 {
+    for _ in 0..4 {
         assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().text(), "other");
     }
     assert!(backend.connections() <= 4, "{}", backend.connections());
@@ -206,7 +206,7 @@ fn what_speaks_no_http_2_is_found_before_a_request_is_lost_to_it() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let other = Http2Backend::answering("other");
-    let quick = "timeouts = { connect = \"300ms\" }";
+    let quick = "timeouts = { connect = \"2s\" }";
     for (backend, status, error) in [
         (&http1, 502, "http_protocol_error"),
         (&closing, 502, "connection_refused"),
@@ -227,27 +227,31 @@ fn what_speaks_no_http_2_is_found_before_a_request_is_lost_to_it() {
 /// Requests do not find out when it is back: that is done in the background, in HTTP/2.
 #[test]
 fn an_endpoint_that_begins_to_speak_http_2_is_back() {
-    let since = Instant::now();
-    let silent_for = Duration::from_millis(1500);
-    let late = FramesBackend::raw(move |stream, _| {
-        if since.elapsed() < silent_for {
-            return;
-        }
-        let Some(mut frames) = Frames::accept(stream, &[]) else { return };
-        while let Some(head) = frames.find(|frame| frame.kind == HEADERS) {
-            frames.ok(head.stream, b"late");
+    let speaks = Gate::new();
+    let late = FramesBackend::raw({
+        let speaks = speaks.clone();
+        move |stream, _| {
+            if !speaks.is_open() {
+                return;
+            }
+            let Some(mut frames) = Frames::accept(stream, &[]) else { return };
+            while let Some(head) = frames.find(|frame| frame.kind == HEADERS) {
+                frames.ok(head.stream, b"late");
+            }
         }
     });
     let other = Http2Backend::answering("other");
     let text = ranked(&[late.url(), other.url()], "", KEPT);
     let tinylb = Tinylb::run(&text);
     assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().text(), "other");
-    while since.elapsed() < silent_for / 2 {
+    // Until it has been dialled again, in vain.
+    eventually("it is dialled again", || {
         assert_eq!(tinylb.get("/").text(), "other");
         assert_eq!(tinylb.first_state(), "unreachable");
-    }
+        (late.connections() >= 3).then_some(())
+    });
+    speaks.open();
     eventually("it is asked again", || (tinylb.get("/").text() == "late").then_some(()));
-    assert!(since.elapsed() >= silent_for);
     assert_eq!(tinylb.first_state(), "up");
 }
 

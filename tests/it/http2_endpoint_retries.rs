@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::Reason;
 
 use crate::support::{
-    Asked, Backend, Http2Backend, Response, Tinylb, config, eventually, ok, ranked,
+    Asked, Backend, Http2Backend, PATIENCE, Response, Tinylb, config, eventually, ok, ranked,
 };
 
 fn ask(tinylb: &Tinylb, method: &str, path: &str) -> JoinHandle<Response> {
@@ -36,7 +36,7 @@ fn a_second_endpoint_is_asked_where_the_first_is_slow_and_the_other_stream_is_gi
         assert_eq!(asked.join().unwrap().text(), "quick");
         let reset = crate::support::streams::run(async {
             let reset = std::future::poll_fn(|cx| late.respond.poll_reset(cx));
-            tokio::time::timeout(Duration::from_secs(10), reset).await
+            tokio::time::timeout(PATIENCE, reset).await
         });
         assert_eq!(reset.unwrap().unwrap(), Reason::CANCEL, "nobody waits for it");
         tinylb.assert_tries("/hedged", 2, Some("hedge"));
@@ -80,10 +80,8 @@ fn a_stream_that_fails_leaves_the_answer_to_the_other() {
 fn a_stream_that_is_refused_before_the_hedge_goes_elsewhere() {
     let refusing = Http2Backend::new(async |asked| asked.reset(Reason::REFUSED_STREAM));
     let other = Http2Backend::answering("other");
-    let tinylb = in_order(&[refusing.url(), other.url()], "hedge = \"5s\"", "");
-    let start = Instant::now();
+    let tinylb = in_order(&[refusing.url(), other.url()], "hedge = \"5m\"", "");
     assert_eq!(ask(&tinylb, "GET", "/").join().unwrap().text(), "other");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -100,7 +98,7 @@ fn a_status_that_is_asked_for_again_and_a_try_that_takes_too_long() {
     assert_eq!(ask(&tinylb, "POST", "/").join().unwrap().status, 503);
     assert_eq!(busy.connections(), 1);
     let slow = Http2Backend::held();
-    let upstream = "retry = { timeout = \"100ms\" }\ntimeouts = { response = \"1s\" }";
+    let upstream = "retry = { timeout = \"100ms\" }\ntimeouts = { response = \"3s\" }";
     let tinylb = in_order(&[slow.url(), other.url()], "", upstream);
     assert_eq!(ask(&tinylb, "GET", "/slow").join().unwrap().text(), "other");
     tinylb.assert_tries("/slow", 2, Some("timeout"));
@@ -159,7 +157,7 @@ fn the_log_tells_of_streams_as_of_connections() {
     assert_eq!(told["endpoint"], backend.url());
     assert_eq!((told["status"].as_u64(), told["attempts"].as_u64()), (Some(200), Some(1)));
     let took = told["upstream_duration"].as_f64();
-    assert!(took.is_some_and(|took| (0.03..5.0).contains(&took)), "{told}");
+    assert!(took.is_some_and(|took| (0.03..30.0).contains(&took)), "{told}");
     ask(&tinylb, "POST", "/reset").join().unwrap();
     let told = tinylb.told("/reset");
     assert_eq!((told["status"].as_u64(), told["attempts"].as_u64()), (Some(502), Some(1)));
@@ -189,7 +187,7 @@ fn streams_of_an_endpoint_that_is_found_down_are_sent_elsewhere() {
     });
     let other = Http2Backend::answering("other");
     let upstream = "retry = { budget = 1.0 }\n\
-        health = { path = \"/healthz\", interval = \"500ms\", timeout = \"400ms\", fall = 1 }";
+        health = { path = \"/healthz\", interval = \"500ms\", timeout = \"3s\", fall = 1 }";
     let tinylb = in_order(&[hanging.url(), other.url()], "", upstream);
     let asking: Vec<_> = (0..WAITING).map(|_| ask(&tinylb, "GET", "/app")).collect();
     eventually("they wait", || (waiting.load(Ordering::SeqCst) == WAITING).then_some(()));

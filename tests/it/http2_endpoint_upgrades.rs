@@ -8,7 +8,7 @@ use http::{Method, Request, Response};
 use crate::support::streams::{Answer, Streams, run, send_all, soon};
 use crate::support::{Asked, Client, End, Http2Backend, Tinylb, config};
 
-const KEPT: &str = "timeouts = { idle = \"5m\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }";
 
 const UPGRADE: &str = "GET /ws?a=b HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: talk\r\n\

@@ -188,7 +188,7 @@ fn bodies_that_do_not_go_on() {
     let text = config(
         &[backend.url()],
         "timeouts = { body = \"300ms\" }",
-        "timeouts = { body = \"300ms\", response = \"1s\" }",
+        "timeouts = { body = \"300ms\" }",
     );
     let tinylb = Tinylb::run(&text);
     run(async {

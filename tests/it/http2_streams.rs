@@ -9,7 +9,7 @@ use http::Request;
 use crate::support::echo::echo;
 use crate::support::http2::{DATA, END_STREAM, Fate, Frames, setting};
 use crate::support::streams::{Answer, Streams, capacity, run, send_all, soon};
-use crate::support::{Backend, Conn, Gate, Held, Tinylb, config, eventually, ok};
+use crate::support::{self, Backend, Conn, Gate, Held, Tinylb, config, eventually, ok};
 
 const MIB: usize = 1 << 20;
 
@@ -47,14 +47,36 @@ fn answers_come_in_the_order_in_which_they_are_given() {
 
 /// Answers with as many bytes as the path says, for as long as it is asked.
 fn sized() -> Backend {
+    static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
     Backend::new(|mut conn| {
         while let Some(request) = conn.request() {
-            let size = request.target().rsplit('/').next().unwrap().parse().unwrap();
-            if !conn.send(ok(&"x".repeat(size))) {
+            let size: usize = request.target().rsplit('/').next().unwrap().parse().unwrap();
+            let mut going = conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+            for begin in (0..size).step_by(PIECE.len()) {
+                going = going && conn.send(&PIECE[..PIECE.len().min(size - begin)]);
+            }
+            if !going {
                 return;
             }
         }
     })
+}
+
+/// Asks for 20,000 bytes on each of `count` streams at once, and that so many times; returns how long it
+/// took.
+async fn rounds(streams: &mut Streams, count: usize, times: usize) -> Duration {
+    let began = Instant::now();
+    for _ in 0..times {
+        let mut waiting = Vec::new();
+        for _ in 0..count {
+            let response = streams.send(get("/20000"), true).await.0;
+            waiting.push(tokio::spawn(Answer::of(response)));
+        }
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap().body.len(), 20_000);
+        }
+    }
+    began.elapsed()
 }
 
 /// One that is never read stands in nobody's way.
@@ -68,26 +90,13 @@ fn two_hundred_streams_of_which_one_is_not_read() {
         let mut builder = Builder::new();
         builder.initial_window_size(256 * 1024).initial_connection_window_size(1 << 30);
         let mut streams = Streams::with(&tinylb, &builder).await;
+        // How long the others take without it, on this machine and beside whatever else it does.
+        let before = rounds(&mut streams, COUNT - 1, ROUNDS).await;
         let (response, _) = streams.send(get(&format!("/{}", 16 * MIB)), true).await;
         let stuck = soon("a head comes", response).await.unwrap();
-        // What one takes, before there are others.
-        let alone = Instant::now();
-        assert_eq!(streams.get("/20000").await.body.len(), 20_000);
-        let alone = alone.elapsed();
-        let began = Instant::now();
-        for _ in 0..ROUNDS {
-            let mut waiting = Vec::new();
-            for _ in 1..COUNT {
-                let response = streams.send(get("/20000"), true).await.0;
-                waiting.push(tokio::spawn(Answer::of(response)));
-            }
-            for answer in waiting {
-                assert_eq!(answer.await.unwrap().body.len(), 20_000);
-            }
-        }
-        let (took, count) = (began.elapsed(), u32::try_from(COUNT * ROUNDS).unwrap());
-        println!("alone {alone:?}, one of many {:?}", took / count);
-        assert!(took < Duration::from_secs(10), "{took:?} for {count}, and {alone:?} for one");
+        let took = rounds(&mut streams, COUNT - 1, ROUNDS).await;
+        println!("{before:?} before, {took:?} beside it");
+        assert!(took < 5 * before + Duration::from_secs(10), "{took:?}, and {before:?} without it");
         assert_eq!(Answer::rest(stuck).await.body.len(), 16 * MIB);
     });
 }
@@ -168,12 +177,21 @@ fn taking(gate: &Gate) -> impl Fn(Conn) + Send + Sync + 'static {
     }
 }
 
+/// What is taken of an upload at least before it is stopped.
+const LEAST_TAKEN: usize = 100_000;
+
 /// Sends until no more is taken, and says how much was.
 async fn fill(stream: &mut h2::SendStream<Bytes>) -> usize {
-    let mut taken = 0;
+    let (mut taken, began) = (0, Instant::now());
     loop {
         let more = tokio::time::timeout(Duration::from_millis(300), capacity(stream, MIB));
-        let Ok(room) = more.await else { return taken };
+        let Ok(room) = more.await else {
+            // A machine that is busy may also be what takes no more.
+            match taken < LEAST_TAKEN && began.elapsed() < support::PATIENCE {
+                true => continue,
+                false => return taken,
+            }
+        };
         stream.send_data(Bytes::from(vec![b'x'; room]), false).unwrap();
         taken += room;
         assert!(taken < 100 * MIB, "it is stopped at some point");
@@ -194,7 +212,7 @@ fn uploads_of_which_some_are_not_taken() {
         for _ in 0..STUCK {
             let (response, mut stream) = streams.send(post("/stuck"), false).await;
             let taken = fill(&mut stream).await;
-            assert!((100_000..2 * MIB).contains(&taken), "{taken} bytes were taken");
+            assert!((LEAST_TAKEN..2 * MIB).contains(&taken), "{taken} bytes were taken");
             stuck.push((response, stream, taken));
         }
         let grown = tinylb.memory().saturating_sub(before);
@@ -230,7 +248,9 @@ fn bodies_arrive_as_they_were_sent() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     run(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = support::listen();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(echo(listener, seed));
         let tinylb = Tinylb::start(&[url], &[]);

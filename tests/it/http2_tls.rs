@@ -81,7 +81,7 @@ fn bodies_by_tls() {
 #[test]
 fn what_was_agreed_on_holds() {
     let backend = Backend::answering(ok("fine"));
-    let (authority, tinylb) = secure(&backend, "timeouts = { head = \"300ms\" }");
+    let (authority, tinylb) = secure(&backend, "timeouts = { head = \"1s\" }");
     for said in ["GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "PRI * HTTP/1.1\r\n\r\n", "PRI * ", ""] {
         run(async {
             let mut stream = connect(&authority, &tinylb).await;
@@ -90,7 +90,7 @@ fn what_was_agreed_on_holds() {
             let mut answer = Vec::new();
             let _ = soon("it is closed", stream.read_to_end(&mut answer)).await;
             assert!(!answer.windows(5).any(|bytes| bytes == b"HTTP/"), "{said:?}: {answer:?}");
-            assert!(began.elapsed() < Duration::from_secs(5), "{said:?}");
+            assert!(began.elapsed() < Duration::from_secs(9), "{said:?}");
         });
     }
     assert_eq!(backend.connections(), 0);
@@ -100,7 +100,7 @@ fn what_was_agreed_on_holds() {
 #[test]
 fn an_end_is_told_in_tls_too() {
     let backend = Backend::answering(ok("fine"));
-    let (authority, tinylb) = secure(&backend, "timeouts = { idle = \"300ms\" }");
+    let (authority, tinylb) = secure(&backend, "timeouts = { idle = \"1s\" }");
     run(async {
         let mut stream = connect(&authority, &tinylb).await;
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();

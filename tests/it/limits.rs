@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::support::{Backend, Client, Tinylb, config, eventually};
+use crate::support::{Backend, Client, PATIENCE, Tinylb, config, eventually};
 
 #[test]
 fn an_address_in_use_is_an_error_that_names_it() {
@@ -70,7 +70,7 @@ fn connections_over_the_limit_wait_their_turn() {
     assert!(peeked.is_err(), "it is not served yet: {peeked:?}");
     assert!(backend.requests().iter().all(|request| request.target() != "/waited"));
     open.pop();
-    waiting.wire().stream().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    waiting.wire().stream().set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(waiting.response().text(), "fine");
     for client in &mut open {
         client.assert_open();

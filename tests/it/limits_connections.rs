@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Held, Tinylb, config, config_of, eventually, load};
+use crate::support::{Client, Held, PATIENCE, Tinylb, config, config_of, eventually, load};
 
 /// Idle connections stay for longer than any test, so that only need can close them.
-const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"8s\" }\nqueue = { timeout = \"30s\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }\nqueue = { timeout = \"30s\" }";
 
 /// A connection to each of the two workers: of two, each gets one.
 fn one_on_each_worker(tinylb: &Tinylb) -> [Client; 2] {
@@ -29,7 +29,7 @@ fn take_turns(tinylb: &Tinylb, turns: usize) {
             assert_eq!(response.status, 200, "turn {turn}: {:?}", response.head.raw);
         }
     }
-    assert!(start.elapsed() < Duration::from_secs(6), "{turns} took {:?}", start.elapsed());
+    assert!(start.elapsed() < PATIENCE / 2, "{turns} took {:?}", start.elapsed());
 }
 
 #[test]
@@ -104,11 +104,11 @@ fn an_endpoint_may_have_a_limit_of_its_own() {
 /// What the balancer itself allows no place for is no failure of the endpoint.
 #[test]
 fn an_endpoint_is_not_unreachable_because_there_is_no_place() {
-    let backend = Held::working("fine", Duration::from_millis(300));
+    let backend = Held::working("fine", Duration::from_millis(700));
     let upstream = "limits = { connections = 1 }\n\
-        timeouts = { idle = \"5m\", connect = \"100ms\" }\nqueue = { timeout = \"30s\" }";
+        timeouts = { idle = \"5m\", connect = \"500ms\" }\nqueue = { timeout = \"30s\" }";
     let tinylb = Tinylb::run(&config(&[backend.url()], "", upstream));
-    load(&tinylb, 6, 2);
+    load(&tinylb, 6, 1);
     assert_eq!(tinylb.metric("tinylb_endpoint_ejections_total", &[]), 0.0);
     assert_eq!(backend.most_connections(), 1);
 }

@@ -92,7 +92,7 @@ fn below_a_threshold_requests_go_to_all_and_above_it_no_longer() {
     let [a, b, c] = ["a", "b", "c"].map(changing);
     let urls = [a.0.url(), b.0.url(), c.0.url()];
     let upstream = "policy = \"round-robin\"\npanic = 0.5\n\
-        ejection = { failures = 2, status = [\"500\"], time = \"300ms\", max_time = \"300ms\", max_share = 1.0 }";
+        ejection = { failures = 2, status = [\"500\"], time = \"3s\", max_time = \"3s\", max_share = 1.0 }";
     let tinylb = Tinylb::run(&config(&urls, "", upstream));
     a.1.store(false, Relaxed);
     b.1.store(false, Relaxed);

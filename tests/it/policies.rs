@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Backend, Client, Tinylb, config, ok};
+use crate::support::{Backend, Client, PATIENCE, Tinylb, config, ok};
 
 fn named(names: &[&str]) -> (Vec<Backend>, Vec<String>) {
     let backends: Vec<_> = names.iter().map(|name| Backend::named(name)).collect();
@@ -120,7 +120,7 @@ fn gated(gate: &Gate) -> Backend {
             conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
             let mut open = gate.0.lock().unwrap();
             while !*open {
-                open = gate.1.wait_timeout(open, Duration::from_secs(20)).unwrap().0;
+                open = gate.1.wait_timeout(open, PATIENCE).unwrap().0;
             }
             drop(open);
             conn.send("k");
@@ -204,7 +204,8 @@ fn a_slow_endpoint_gets_less() {
     for policy in ["least-requests", "p2c"] {
         let slow = Backend::new(|mut conn| {
             while conn.request().is_some() {
-                thread::sleep(Duration::from_millis(50));
+                // Much longer than the others take, on a busy machine as well.
+                thread::sleep(Duration::from_millis(300));
                 conn.send(ok("slow"));
             }
         });

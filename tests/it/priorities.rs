@@ -94,7 +94,7 @@ fn the_next_priority_takes_over_where_one_is_ejected() {
     });
     let backup = Backend::named("backup");
     let list = endpoints(&[(first.url(), "weight = 1"), (backup.url(), "backup = true")]);
-    let upstream = "ejection = { failures = 3, status = [\"500\"], time = \"500ms\" }";
+    let upstream = "ejection = { failures = 3, status = [\"500\"], time = \"2s\" }";
     let tinylb = Tinylb::run(&config_of(&list, "", upstream));
     assert!(answers(&tinylb, 10).iter().all(|answer| answer == "first"));
     // Each is counted when its answer is over, for us.

@@ -178,18 +178,18 @@ fn a_header_that_takes_too_long_is_closed() {
         let began = Instant::now();
         behind(&tinylb, begun).assert_closed();
         assert!(began.elapsed() >= Duration::from_millis(390), "not before its time");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     }
     // It is the whole header that has a time, not each byte.
     let (mut client, began) = (tinylb.connect(), Instant::now());
     for byte in LINE.bytes().take(LINE.len() - 1) {
-        if client.try_send([byte]).is_err() || began.elapsed() > Duration::from_secs(5) {
+        if client.try_send([byte]).is_err() {
             break;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     client.assert_closed();
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     wait_for_errors(&tinylb, 4);
     assert_eq!(backend.received(), b"");
 }

@@ -85,10 +85,10 @@ fn adaptive_is_the_newest_first_while_the_queue_is_more_than_half_full() {
 #[test]
 fn adaptive_is_the_newest_first_once_the_oldest_is_late() {
     let backend = Held::new("fine");
-    let tinylb = one_at_a_time(&backend, "size = 100, timeout = \"4s\"");
+    let tinylb = one_at_a_time(&backend, "size = 100, timeout = \"10s\"");
     let mut clients = line_up(&tinylb, &backend, 3);
     // The oldest is late after half of the time.
-    std::thread::sleep(Duration::from_millis(2100));
+    std::thread::sleep(Duration::from_millis(5100));
     assert_eq!(order(&backend, 3)[0], "/2");
     assert_eq!(clients.remove(0).response().text(), "fine");
 }

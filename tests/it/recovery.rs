@@ -207,7 +207,7 @@ fn the_last_try_is_not_the_one_that_finds_out() {
         }
     });
     let (bad, good) = (Backend::resetting(), Backend::named("good"));
-    let upstream = "retry = { attempts = 2 }\nejection = { failures = 3, time = \"1s\" }";
+    let upstream = "retry = { attempts = 2 }\nejection = { failures = 3, time = \"3s\" }";
     let urls = [first.url(), bad.url(), good.url()];
     let tinylb = Tinylb::run(&ranked(&urls, "", upstream));
     let began = Instant::now();
@@ -216,8 +216,8 @@ fn the_last_try_is_not_the_one_that_finds_out() {
         tinylb.get("/fail").assert_fault(502, "connection_terminated");
     }
     assert_eq!(tinylb.state(&bad.url()), "ejected");
-    // Its time is over after a second, and whatever is asked goes there after two.
-    while began.elapsed() < Duration::from_millis(1800) {
+    // Its time is over after three seconds, and whatever is asked goes there after six.
+    while began.elapsed() < Duration::from_secs(4) {
         assert_eq!(tinylb.get("/well").text(), "well");
         assert_eq!(tinylb.get("/fail").text(), "good");
     }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Backend, Tinylb, ok, ranked};
+use crate::support::{Backend, Tinylb, assert_within, ok, ranked};
 
 const POST: &str = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
 
@@ -70,6 +70,13 @@ fn the_last_try_is_waited_for() {
 
 #[test]
 fn the_time_for_an_answer_is_over_all_tries() {
+    // A busy machine may take the time of a try from those that follow it.
+    let is_exact = (0..5).any(|_| tries_in_700_ms() == 4);
+    assert!(is_exact, "at 0, 200, 400 and 600 ms");
+}
+
+/// How often a request was sent that has 700 ms, and 200 ms for each try.
+fn tries_in_700_ms() -> usize {
     let backends = [(); 6].map(|()| Backend::silent());
     let urls: Vec<_> = backends.iter().map(Backend::url).collect();
     let upstream = "retry = { attempts = 10, timeout = \"200ms\" }\n\
@@ -79,13 +86,13 @@ fn the_time_for_an_answer_is_over_all_tries() {
     tinylb.get("/all").assert_fault(504, "http_response_timeout");
     let took = began.elapsed();
     assert!(took >= Duration::from_millis(700), "not before its time: {took:?}");
-    assert!(took < Duration::from_millis(1400), "not a time for each: {took:?}");
-    tinylb.assert_tries("/all", 4, Some("timeout"));
     let asked = backends.iter().filter(|backend| backend.connections() > 0).count();
-    assert_eq!(asked, 4);
-    for backend in backends.iter().take(4) {
+    assert!((1..=4).contains(&asked), "{asked} tries in {took:?}");
+    tinylb.assert_tries("/all", asked.try_into().unwrap(), (asked > 1).then_some("timeout"));
+    for backend in backends.iter().take(asked) {
         backend.end_of(0);
     }
+    asked
 }
 
 #[test]
@@ -105,17 +112,21 @@ fn without_a_time_for_one_try_nobody_else_is_asked() {
 fn a_reset_late_in_the_time_leaves_the_rest_of_it() {
     let first = Backend::new(|mut conn| {
         if conn.request().is_some() {
-            thread::sleep(Duration::from_millis(400));
+            thread::sleep(Duration::from_millis(1500));
             conn.reset();
         }
     });
     let silent = Backend::silent();
-    let timeouts = "timeouts = { response = \"800ms\" }";
+    let timeouts = "timeouts = { response = \"3s\" }";
     let tinylb = Tinylb::run(&ranked(&[first.url(), silent.url()], "", timeouts));
-    let began = Instant::now();
-    tinylb.get("/late").assert_fault(504, "http_response_timeout");
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(800) && took < Duration::from_millis(1200), "{took:?}");
+    // A new time for each try would end after 4.5 s.
+    assert_within(Duration::from_millis(4400), || {
+        let began = Instant::now();
+        tinylb.get("/late").assert_fault(504, "http_response_timeout");
+        let took = began.elapsed();
+        assert!(took >= Duration::from_secs(3), "not before its time: {took:?}");
+        took
+    });
     tinylb.assert_tries("/late", 2, Some("reset"));
 }
 
@@ -123,11 +134,12 @@ fn a_reset_late_in_the_time_leaves_the_rest_of_it() {
 #[test]
 fn a_slow_client_is_not_the_endpoints_fault() {
     let (first, other) = (Backend::named("first"), Backend::named("other"));
-    let tinylb = Tinylb::run(&ranked(&[first.url(), other.url()], "", TRY));
+    let retry = "retry = { timeout = \"2s\" }";
+    let tinylb = Tinylb::run(&ranked(&[first.url(), other.url()], "", retry));
     let mut client = tinylb.connect();
-    client.send("PUT /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
-    for _ in 0..4 {
-        thread::sleep(Duration::from_millis(100));
+    client.send("PUT /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(500));
         client.send(".");
     }
     assert_eq!(client.response().text(), "first");

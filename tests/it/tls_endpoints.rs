@@ -1,7 +1,6 @@
 //! TLS to endpoints: who is believed, what they are told, and what a handshake that fails costs.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,13 @@ use rustls::pki_types::pem::PemObject;
 use crate::support::certificates::{Authority, Pair};
 use crate::support::tls_front::{Terms, TlsFront};
 use crate::support::{
-    Backend, End, FramesBackend, Held, Http2Backend, Response, Signal, Tinylb, config, eventually,
-    ok, ranked,
+    Backend, End, FramesBackend, Held, Http2Backend, PATIENCE, Refusing, Response, Signal, Tinylb,
+    config, eventually, ok, ranked,
 };
 
 const HTTP1: &[&str] = &["http/1.1"];
 const BOTH: &[&str] = &["h2", "http/1.1"];
-const KEPT: &str = "timeouts = { idle = \"5m\" }";
+const KEPT: &str = "timeouts = { idle = \"5m\", connect = \"20s\" }";
 
 /// A configuration with one worker.
 fn of_one(endpoints: &[String], upstream: &str) -> String {
@@ -244,22 +243,31 @@ fn handshakes_that_fail_say_why_and_lose_nothing() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let well = Http2Backend::answering("other");
-    let upstream = "tls = { insecure_skip_verify = true }\ntimeouts = { connect = \"300ms\" }";
-    for (url, status, error, details) in [
-        (&silent_url, 504, "connection_timeout", "TLS handshake did not end in time"),
-        (&closing_url, 502, "tls_protocol_error", "ended in the TLS handshake"),
-        (&refusing_url, 502, "tls_protocol_error", "refused the TLS handshake"),
-        (&babbling_url, 502, "tls_protocol_error", "does not speak TLS"),
-        (&plain_url, 502, "tls_protocol_error", "does not speak TLS"),
+    // Whoever says what is wrong is not waited for that long, for nobody else waits longer than that.
+    let long = 2 * PATIENCE;
+    for (url, connect, status, error, details) in [
+        (
+            &silent_url,
+            Duration::from_secs(2),
+            504,
+            "connection_timeout",
+            "TLS handshake did not end in time",
+        ),
+        (&closing_url, long, 502, "tls_protocol_error", "ended in the TLS handshake"),
+        (&refusing_url, long, 502, "tls_protocol_error", "refused the TLS handshake"),
+        (&babbling_url, long, 502, "tls_protocol_error", "does not speak TLS"),
+        (&plain_url, long, 502, "tls_protocol_error", "does not speak TLS"),
     ] {
-        let start = Instant::now();
-        let tinylb = Tinylb::run(&of_one(std::slice::from_ref(url), upstream));
+        let connect = connect.as_secs();
+        let upstream = format!(
+            "tls = {{ insecure_skip_verify = true }}\ntimeouts = {{ connect = \"{connect}s\" }}"
+        );
+        let tinylb = Tinylb::run(&of_one(std::slice::from_ref(url), &upstream));
         let response = tinylb.exchange(POST);
         response.assert_fault(status, error);
         assert!(response.proxy_status().contains(details), "{details}: {:?}", response.head.raw);
         assert_eq!(tinylb.first_state(), "unreachable", "{details}");
-        assert!(start.elapsed().as_secs() < 5, "{details}: {:?}", start.elapsed());
-        let tinylb = Tinylb::run(&ranked(&[url.clone(), well.url()], "", upstream));
+        let tinylb = Tinylb::run(&ranked(&[url.clone(), well.url()], "", &upstream));
         for _ in 0..3 {
             assert_eq!(tinylb.exchange(POST).text(), "other", "{details}");
         }
@@ -297,8 +305,6 @@ fn an_endpoint_that_changes_between_http_2_and_http_1_1_costs_nothing() {
             _ => (terms.clone().alpn(HTTP1), plain.address(), "by 1.1"),
         };
         front.restart(&terms, backend);
-        // What is cut while it is on its way may be lost; nothing is on its way now.
-        thread::sleep(Duration::from_millis(20));
         let asking: Vec<JoinHandle<Vec<Response>>> = (0..8)
             .map(|_| {
                 let mut client = tinylb.connect();
@@ -326,7 +332,7 @@ fn an_endpoint_that_changes_between_http_2_and_http_1_1_costs_nothing() {
 #[test]
 fn an_endpoint_that_speaks_only_http_1_1_has_connections_as_ever() {
     let authority = Authority::new("ours");
-    let delay = Duration::from_millis(100);
+    let delay = Duration::from_secs(1);
     let terms = Terms::new(&authority.server("server", &["127.0.0.1"])).alpn(HTTP1);
     let backend = Held::new("held");
     let front = TlsFront::new(&Terms { delay, ..terms }, backend.backend().address());
@@ -361,7 +367,7 @@ fn limits_of_connections_follow_what_is_spoken() {
     let terms = Terms::new(&authority.server("server", &["127.0.0.1"]));
     let held = Held::new("held");
     let http2 = Http2Backend::held();
-    let limits = "\nlimits = { endpoint_connections = 2 }\nqueue = { timeout = \"8s\" }";
+    let limits = "\nlimits = { endpoint_connections = 2 }\nqueue = { timeout = \"1m\" }";
     let upstream = trusting(&authority, "") + limits;
     let ask = |tinylb: &Tinylb, n: usize| {
         let mut client = tinylb.connect();
@@ -485,7 +491,8 @@ fn a_body_up_to_the_end_is_whole_only_with_an_end_of_tls() {
     let resetting = Backend::new(move |mut conn| {
         conn.request();
         conn.send(until_close);
-        thread::sleep(Duration::from_millis(50));
+        // What was sent has gone through the server of TLS before the reset does.
+        thread::sleep(Duration::from_secs(1));
         conn.reset();
     });
     front.restart(&Terms::new(&pair), resetting.address());
@@ -500,10 +507,8 @@ fn a_body_up_to_the_end_is_whole_only_with_an_end_of_tls() {
 /// An address where nobody listens any more.
 #[test]
 fn an_endpoint_that_is_gone_is_refused_as_without_tls() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    drop(listener);
-    let url = format!("https://{address}");
+    let nobody = Refusing::new();
+    let url = format!("https://{}", nobody.address());
     let tinylb = Tinylb::run(&of_one(&[url], "tls = { insecure_skip_verify = true }"));
     tinylb.exchange(POST).assert_fault(502, "connection_refused");
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::support::{Backend, Client, Tinylb, config, ok};
 
-/// A balancer that sends `/up` to one backend and everything else to another.
-fn beside(stuck: &Backend, healthy: &Backend) -> Tinylb {
+/// A balancer that sends `/up` to one backend, which has this time for a body, and everything else to
+/// another.
+fn beside(stuck: &Backend, healthy: &Backend, body: &str) -> Tinylb {
     Tinylb::run(&format!(
         "workers = 2\n\
          [admin]\n\
@@ -23,7 +24,7 @@ fn beside(stuck: &Backend, healthy: &Backend) -> Tinylb {
          upstream = \"healthy\"\n\
          [upstreams.stuck]\n\
          endpoints = [{:?}]\n\
-         timeouts = {{ body = \"300ms\", response = \"1s\" }}\n\
+         timeouts = {{ body = {body:?}, response = \"5s\" }}\n\
          [upstreams.healthy]\n\
          endpoints = [{:?}]\n",
         stuck.url(),
@@ -54,13 +55,13 @@ fn upload(client: &mut Client, request_line: &str, first: usize, last: &str) {
 /// Uploads of many sizes to `/up`, so that the last piece of some stays with the balancer; gives
 /// each one's status and whether its connection was closed. One that was not must carry on with
 /// the next request.
-fn ends_of_uploads(stuck: &Backend) -> Vec<(u16, bool)> {
+fn ends_of_uploads(stuck: &Backend, body: &str) -> Vec<(u16, bool)> {
     let healthy = Backend::new(|mut conn| {
         while let Some(request) = conn.request() {
             conn.send(ok(request.target()));
         }
     });
-    let tinylb = beside(stuck, &healthy);
+    let tinylb = beside(stuck, &healthy, body);
     let tinylb = &tinylb;
     let upload_one = move |first: usize, last: usize| {
         let mut client = tinylb.connect();
@@ -99,7 +100,7 @@ fn what_a_backend_did_not_read_is_never_a_request() {
         let _ = over.lock().unwrap().recv();
         drop(conn);
     });
-    let ends = ends_of_uploads(&stuck);
+    let ends = ends_of_uploads(&stuck, "300ms");
     drop(done);
     assert!(ends.iter().all(|(status, _)| *status == 504), "{ends:?}");
     assert!(ends.contains(&(504, true)), "some bodies were stuck: {ends:?}");
@@ -111,9 +112,10 @@ fn what_a_backend_did_not_read_before_it_answered_is_never_a_request() {
         let stuck = Backend::narrow(move |mut conn| {
             thread::sleep(Duration::from_millis(250));
             conn.send(&answer);
-            thread::sleep(Duration::from_secs(2));
+            thread::sleep(Duration::from_secs(6));
         });
-        let ends = ends_of_uploads(&stuck);
+        // Much longer than the backend takes to answer.
+        let ends = ends_of_uploads(&stuck, "5s");
         assert!(ends.contains(&(status, true)), "some bodies were stuck: {ends:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Backend, Client, PATIENCE, Tinylb, config, eventually, ok};
+use crate::support::{Backend, Client, PATIENCE, Tinylb, config, eventually, listen, ok};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -190,7 +190,7 @@ fn draining(said: &'static [u8]) -> (Tinylb, Backend, mpsc::Receiver<Vec<u8>>) {
         let rest = conn.wire.rest();
         let _ = come.lock().unwrap().send(rest);
     });
-    let tinylb = Tinylb::start(&[backend.url()], &["--drain-timeout", "300ms"]);
+    let tinylb = Tinylb::start(&[backend.url()], &["--drain-timeout", "2s"]);
     (tinylb, backend, comes)
 }
 
@@ -230,7 +230,9 @@ fn a_frame_that_has_begun_is_never_broken_by_one_of_ours() {
 fn a_real_websocket_client_and_server_talk_through_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -261,7 +263,7 @@ fn a_real_websocket_client_and_server_talk_through_it() {
             socket.close(None).await.unwrap();
             while let Some(Ok(_)) = socket.next().await {}
         };
-        tokio::time::timeout(Duration::from_secs(30), talk).await.expect("they talk");
+        tokio::time::timeout(4 * PATIENCE, talk).await.expect("they talk");
     });
 }
 

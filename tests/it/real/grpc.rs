@@ -73,7 +73,7 @@ fn calls_of_one_connection_are_shared_out() {
         return;
     };
     let endpoints = [one, other].map(|address| format!("h2c://{address}"));
-    let upstream = "policy = \"round-robin\"\nhealth = { type = \"grpc\", interval = \"100ms\" }";
+    let upstream = "policy = \"round-robin\"\nhealth = { type = \"grpc\", interval = \"100ms\", timeout = \"10s\" }";
     let tinylb = Tinylb::run(&config(&endpoints, "", upstream));
     let up = || tinylb.metric("tinylb_endpoint_up", &[]);
     eventually("both are well", || (up() == 2.0).then_some(()));

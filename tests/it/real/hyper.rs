@@ -33,7 +33,7 @@ fn hyper_keeps_its_connection() {
         }
     };
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), talk).await.expect("they talk");
+        tokio::time::timeout(Duration::from_secs(120), talk).await.expect("they talk");
     });
     assert_eq!(backend.connections(), 1);
 }

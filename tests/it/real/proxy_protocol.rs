@@ -190,7 +190,7 @@ fn haproxy_and_nginx_are_told_who_the_client_is() {
         let Some(back) = start() else { continue };
         for version in ["v1", "v2"] {
             let upstream = format!(
-                "proxy_protocol = {version:?}\nhealth = {{ path = \"/\", interval = \"100ms\" }}"
+                "proxy_protocol = {version:?}\nhealth = {{ path = \"/\", interval = \"100ms\", timeout = \"10s\" }}"
             );
             let tinylb = Tinylb::run(&config(std::slice::from_ref(&back.url), "", &upstream));
             let mut client = client_of(tinylb.address());

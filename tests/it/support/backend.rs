@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::eventually;
 use super::message::{Head, Request};
 use super::wire::{End, Record, Wire};
+use super::{BACKLOG, eventually, listen};
 
 /// One connection of the balancer to a backend, given to the backend's script.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Drop for Watch {
 impl Backend {
     /// Runs `script` once for each connection, on a thread of its own.
     pub fn new(script: impl Fn(Conn) + Send + Sync + 'static) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+        Self::on(listen(), script)
     }
 
     /// A well-behaved backend as [named](Self::named), at this address; `None` where it is taken.
@@ -119,7 +119,7 @@ impl Backend {
         }
         socket.set_recv_buffer_size(2304).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        socket.listen(128).unwrap();
+        socket.listen(BACKLOG).unwrap();
         Self::on(socket.into(), script)
     }
 
@@ -284,7 +284,7 @@ impl Refusing {
 
     /// Begins to listen, as a backend that has come back.
     pub fn revive(self, script: impl Fn(Conn) + Send + Sync + 'static) -> Backend {
-        self.socket.listen(128).unwrap();
+        self.socket.listen(BACKLOG).unwrap();
         Backend::on(self.socket.into(), script)
     }
 }

@@ -1,11 +1,12 @@
 //! A backend that speaks HTTP/2 in frames, also as no library would.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::http2::Frames;
+use super::listen;
 
 /// A listening backend; stops when dropped, and fails the test if its script did.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl FramesBackend {
 
     /// The same on connections on which nothing has been said.
     pub fn raw(script: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let script = Arc::new(script);

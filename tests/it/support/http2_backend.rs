@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use super::listen;
 use super::wire::PATIENCE;
 
 /// A request that waits for its answer, which may come from any thread.
@@ -142,7 +143,7 @@ impl Http2Backend {
         settings: impl Fn(&mut Builder) + Send + 'static,
         serve: impl AsyncFn(Asked) + Send + 'static,
     ) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         Self::on(listener, settings, serve)
     }
 

@@ -21,8 +21,9 @@ mod told;
 mod usage;
 mod wire;
 
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use backend::{Backend, Conn, Refusing, ok};
 pub use client::Client;
@@ -44,7 +45,7 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// The same, with another patience.
 #[track_caller]
 pub fn eventually_within<T>(
-    patience: std::time::Duration,
+    patience: Duration,
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> T {
@@ -53,10 +54,36 @@ pub fn eventually_within<T>(
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "it does not happen that {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(process::LOOK);
     }
 }
+
+/// Runs something until it takes less than `bound`, and five times at most. A busy machine can make any of
+/// them longer; a balancer that waits for what it should not wait for makes all of them longer.
+#[track_caller]
+pub fn assert_within(bound: Duration, mut run: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        took.push(run());
+        if took.last().is_some_and(|last| *last < bound) {
+            return;
+        }
+    }
+    panic!("each run takes less than {bound:?}: {took:?}");
+}
+
+/// A listening socket on a port that the kernel chooses. Its queue of connections is as long as the kernel
+/// allows: where it is full, connections take seconds.
+pub fn listen() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(BACKLOG).unwrap();
+    socket.into()
+}
+
+/// More connections than any test opens at once; the kernel takes its own limit where that is less.
+const BACKLOG: i32 = 4096;
 
 /// Has many clients, on all workers, send their requests one after the other; each is answered 200.
 pub fn load(tinylb: &Tinylb, clients: usize, requests: usize) {

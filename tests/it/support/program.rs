@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::process::{LOOK, Lines};
 
 /// How long a program may run. Some begin slowly while everything else is tested beside them.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_secs(180);
 
 /// What a program said, and how it ended.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Outpu
     async move {
         match timeout(PATIENCE, future).await {
             Ok(output) => output,
-            Err(_) => panic!("it does not happen that {what} ({place})"),
+            Err(_) => panic!("timed out waiting until {what} ({place})"),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::certificates::Pair;
+use super::{eventually, listen};
 
 /// How a server speaks TLS.
 #[derive(Debug, Clone)]
@@ -81,7 +82,8 @@ pub struct Agreed {
     pub client: Option<Vec<u8>>,
 }
 
-type Behind = (Arc<ServerConfig>, Duration, SocketAddr);
+/// How connections are served, and what each holds that was accepted since.
+type Behind = (Arc<ServerConfig>, Duration, SocketAddr, Arc<()>);
 
 /// A listening server, whose connections end with it.
 #[derive(Debug)]
@@ -94,9 +96,10 @@ pub struct TlsFront {
 
 impl TlsFront {
     pub fn new(terms: &Terms, backend: SocketAddr) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = listen();
         let address = listener.local_addr().unwrap();
-        let (behind, now) = watch::channel(Some((terms.config(), terms.delay, backend)));
+        let (behind, now) =
+            watch::channel(Some((terms.config(), terms.delay, backend, Arc::default())));
         let agreed = Arc::default();
         let thread = thread::spawn({
             let agreed = Arc::clone(&agreed);
@@ -108,9 +111,14 @@ impl TlsFront {
         Self { address, agreed, behind, thread: Some(thread) }
     }
 
-    /// As if it had been started anew: connections are cut.
+    /// As if it had been started anew: connections are cut, and have ended when this returns.
     pub fn restart(&self, terms: &Terms, backend: SocketAddr) {
-        self.behind.send_replace(Some((terms.config(), terms.delay, backend)));
+        let behind = (terms.config(), terms.delay, backend, Arc::default());
+        if let Some((.., held)) = self.behind.send_replace(Some(behind)) {
+            eventually("the old connections have ended", || {
+                (Arc::strong_count(&held) == 1).then_some(())
+            });
+        }
     }
 
     pub fn url(&self) -> String {
@@ -154,9 +162,10 @@ async fn accept(
         };
         let (stream, _) = accepted.unwrap();
         let mut now = behind.clone();
-        let Some((config, delay, backend)) = now.borrow_and_update().clone() else { return };
+        let Some((config, delay, backend, held)) = now.borrow_and_update().clone() else { return };
         let agreed = Arc::clone(&agreed);
         tokio::spawn(async move {
+            let _held = held;
             tokio::time::sleep(delay).await;
             tokio::select! {
                 () = serve(stream, config, backend, agreed) => {}

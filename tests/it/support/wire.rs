@@ -5,10 +5,14 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
 use super::message::Head;
 
-/// Every socket's patience: past it a test fails where it would otherwise hang.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Every socket's patience: past it a test fails where it would otherwise hang. Several suites on two
+/// cores stall a process for seconds; the balancer's own defaults of a minute must not end before it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a connection's receiving side ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,12 @@ impl Wire {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
+    }
+
+    /// Whether a read would return at once: with bytes, or with the end of the connection.
+    pub fn is_readable(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(rustix::net::recv(&self.stream, &mut [0], flags), Err(Errno::AGAIN))
     }
 
     pub fn half_close(&self) {
