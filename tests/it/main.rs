@@ -31,6 +31,7 @@ mod client_closes;
 mod client_timeouts;
 mod colliding_fields;
 mod drain;
+mod drain_slow_readers;
 mod ejection;
 mod endpoint_down;
 mod endpoint_drain;
