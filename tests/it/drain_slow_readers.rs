@@ -353,6 +353,16 @@ fn in_http_2_by_tls_without_window_updates_nothing_is_lost() {
     assert_nothing_is_lost(&NO_UPDATES, true);
 }
 
+#[test]
+fn in_http_2_with_window_updates_nothing_is_lost() {
+    assert_nothing_is_lost(&UPDATES, false);
+}
+
+#[test]
+fn in_http_2_by_tls_with_window_updates_nothing_is_lost() {
+    assert_nothing_is_lost(&UPDATES, true);
+}
+
 /// A deadline that comes before all is read: a response that is lost shows in the exit code and in the log.
 #[track_caller]
 fn assert_losses_are_reported(protocols: &[Protocol], is_tls: bool) {
