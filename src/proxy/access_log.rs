@@ -279,7 +279,7 @@ mod tests {
             line(&RECORD, write_text),
             "time=1970-01-01T00:00:00.000Z client=127.0.0.1 method=GET host=h:80 path=/a status=502 \
              bytes_in=1 bytes_out=2 duration=0.001500 upstream_duration=- route=/ upstream=u \
-             endpoint=http://e:1 attempts=1 retries=- policy=p2c error=connection_refused \
+             endpoint=http://e:1 attempts=1 connect_failures=0 retries=- policy=p2c error=connection_refused \
              detail=refused request_id=-\n"
         );
         let json: serde_json::Value = serde_json::from_str(&line(&RECORD, write_json)).unwrap();

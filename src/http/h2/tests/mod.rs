@@ -94,7 +94,7 @@ fn a_request_as_text() {
                 accept: */*\r\naccept: text/html\r\nte: trailers\r\nx-empty: \r\n";
     let open = text_of(&request, None, false).unwrap();
     assert_eq!(open, format!("{head}Transfer-Encoding: chunked\r\n\r\n"));
-    assert_eq!(text_of(&request, None, true).unwrap(), format!("{head}\r\n"));
+    assert_eq!(text_of(&request, None, true).unwrap(), format!("{head}Content-Length: 0\r\n\r\n"));
     understood(&open, |request| {
         let request = request.unwrap();
         assert_eq!(request.framing, Framing::Chunked);
@@ -107,7 +107,7 @@ fn a_request_as_text() {
 #[test]
 fn how_long_a_body_is() {
     for (fields, is_end, framing) in [
-        (&[][..], true, Ok((Framing::Empty, false))),
+        (&[][..], true, Ok((Framing::Empty, true))),
         (&[], false, Ok((Framing::Chunked, false))),
         (&[("content-length", "0")], true, Ok((Framing::Empty, true))),
         (&[("content-length", "0")], false, Ok((Framing::Empty, true))),
