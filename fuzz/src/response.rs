@@ -98,8 +98,16 @@ fn understood(head: &[u8], request: &Request<'_>, response: &Response<'_>) {
     assert_eq!(response.framing, framing, "{shown}");
     let options = lines.elements("connection");
     let has = |option: &str| options.iter().any(|o| o == option);
-    let stays = !has("close") && (!is_http10 || has("keep-alive"));
+    let announces_body = is_chunked || length.is_some_and(|length| length > 0);
+    let stays = !has("close")
+        && (!is_http10 || has("keep-alive"))
+        && !(response.status == 204 && announces_body);
     assert_eq!(response.is_persistent, stays && framing != Framing::UntilClose, "{shown}");
+    assert_eq!(
+        response.may_have_stray_body,
+        announces_body && framing == Framing::Empty,
+        "{shown}"
+    );
 }
 
 /// What is rendered for the client says what `response` says, in one way only, and would be

@@ -58,9 +58,14 @@ async fn close_tunnels(workers: &Workers) {
 
 async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
     let undelivered = workers.undelivered();
-    let ended = wait(workers, drain).await;
+    let ended = drain_connections(workers, drain).await;
     match workers.undelivered().saturating_sub(undelivered) {
-        0 => ended,
+        0 => {
+            if ended == Ended::Drained {
+                tracing::info!("drained");
+            }
+            ended
+        }
         connections => {
             tracing::warn!(
                 connections,
@@ -71,7 +76,7 @@ async fn finish(workers: &mut Workers, drain: config::Drain) -> Ended {
     }
 }
 
-async fn wait(workers: &mut Workers, drain: config::Drain) -> Ended {
+async fn drain_connections(workers: &mut Workers, drain: config::Drain) -> Ended {
     tokio::time::sleep(drain.delay).await;
     workers.drain();
     workers.refuse_connections();
@@ -83,10 +88,7 @@ async fn wait(workers: &mut Workers, drain: config::Drain) -> Ended {
         }
     };
     match tokio::time::timeout(drain.timeout, over).await {
-        Ok(()) => {
-            tracing::info!("drained");
-            Ended::Drained
-        }
+        Ok(()) => Ended::Drained,
         Err(_) if workers.connections() == 0 => Ended::Drained,
         Err(_) => {
             let connections = workers.connections();

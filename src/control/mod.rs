@@ -78,9 +78,9 @@ pub struct ReloadFrom {
 /// How a run of the balancer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Every request in flight was answered.
+    /// Every request in flight was answered, and every response delivered.
     Drained,
-    /// The drain's deadline, or a second signal, cut connections off.
+    /// The drain's deadline or a second signal cut connections off, or a client stopped reading.
     Cut,
 }
 

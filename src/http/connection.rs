@@ -113,8 +113,8 @@ fn transfer_encoding(head: Head<'_>) -> Result<Framing, Error> {
     }
 }
 
-/// What is wrong with codings other than a single `chunked`: 501 where they are well-formed and one of them is not
-/// known (RFC 9112 6.1), else 400.
+/// Returns the fault in codings other than a single `chunked`: 501 if a well-formed coding before a final `chunked`
+/// is unknown (RFC 9112 6.1), else 400. Without a final `chunked` the body has no certain end (6.3).
 fn coding_fault(head: Head<'_>) -> Error {
     let malformed = Error::bad_request("malformed Transfer-Encoding");
     let mut has_unknown = false;
@@ -127,7 +127,7 @@ fn coding_fault(head: Head<'_>) -> Error {
             has_unknown |= !ends_in_chunked;
         }
     }
-    match has_unknown {
+    match has_unknown && ends_in_chunked {
         true => Error::new(Kind::NotImplemented, "a transfer coding other than chunked"),
         false => malformed,
     }
@@ -275,12 +275,13 @@ mod tests {
         };
         let (unknown, malformed) = (Kind::NotImplemented, Kind::BadRequest);
         for (value, expected) in [
-            ("gzip", unknown),
+            ("gzip", malformed),
             ("gzip, chunked", unknown),
             ("gzip ,\tchunked", unknown),
             ("a\r\nTransfer-Encoding: chunked", unknown),
             ("a;b=c, chunked", unknown),
-            ("a ; b = \"c, \\\" d\" ;e=f", unknown),
+            ("a ; b = \"c, \\\" d\" ;e=f, chunked", unknown),
+            ("a ; b = \"c, \\\" d\" ;e=f", malformed),
             ("chunked, gzip", malformed),
             ("chunked, chunked", malformed),
             ("gzip, chunked, chunked", malformed),

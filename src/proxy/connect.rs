@@ -64,13 +64,7 @@ impl<'a> Forward<'a> {
         let connecting = self.connect(picked.endpoint);
         // Dialling is rare; in a box it takes no room in every other exchange.
         let line = Box::pin(self.while_client_waits(client, connecting)).await;
-        line.map_err(|error| {
-            if error.kind.is_unreachable() {
-                let failures = &self.progress.connect_failures;
-                failures.set(failures.get() + 1);
-            }
-            Failed::new(error, self.again(error, false))
-        })
+        line.map_err(|error| Failed::new(error, self.again(error, false)))
     }
 
     /// A kept connection to the endpoint, or a new stream on one, at the time `now`.
@@ -201,8 +195,12 @@ impl<'a> Forward<'a> {
             Ok(_) => stats.connects.add(1),
             Err(_) => stats.connect_failures.add(1),
         });
-        if opened.is_ok() {
-            endpoint.state.reached(Instant::now());
+        match opened {
+            Ok(_) => endpoint.state.reached(Instant::now()),
+            Err(_) => {
+                let failures = &self.progress.connect_failures;
+                failures.set(failures.get() + 1);
+            }
         }
         opened
     }

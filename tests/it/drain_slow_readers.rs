@@ -238,6 +238,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A response as a client got it.
+#[derive(Debug)]
 struct Outcome {
     what: String,
     path: String,
@@ -372,11 +373,13 @@ fn assert_losses_are_reported(protocols: &[Protocol], is_tls: bool) {
         let authority = is_tls.then(|| Authority::new("Test Authority"));
         let mut tinylb = balancer(&backend, authority.as_ref(), "500ms");
         let (code, outcomes) = drain(&mut tinylb, authority.as_ref(), protocols, &[response]);
-        for Outcome { what, size, got, error, .. } in outcomes {
-            if let Some(error) = error {
-                assert_eq!(code, Some(1), "{what}: {got} of {size}: {error}");
-                tinylb.wait_for_log("the drain's deadline has passed");
-            }
+        let lost: Vec<_> = outcomes.iter().filter(|outcome| outcome.error.is_some()).collect();
+        // A connection that is cut off at the deadline may still be delivered by the kernel.
+        if lost.is_empty() {
+            assert!(response.0 < 20_000_000, "the deadline cuts this one off");
+        } else {
+            assert_eq!(code, Some(1), "{lost:?}");
+            tinylb.wait_for_log("the drain's deadline has passed");
         }
     }
 }
