@@ -133,10 +133,10 @@ impl FromStr for AdminAddress {
     }
 }
 
-/// A host name that the admin address may be called by, in lower case.
+/// Parses a host name for `hosts` of `[admin]`, and returns it in lower case.
 ///
 /// # Errors
-/// What is none, or a pattern for several.
+/// `text` is not a host name, or is a pattern.
 pub fn parse_host_name(text: &str) -> Result<String, ValueError> {
     match text.parse::<HostPattern>() {
         Ok(HostPattern::Exact(name)) => Ok(name),

@@ -72,7 +72,7 @@ pub fn parse_route_path(text: &str) -> Result<String, ValueError> {
 
 /// The prefix that a path with a `*` was probably meant for; `None` where it has none.
 ///
-/// A `*` may stand in a path (RFC 3986 3.3), where it hardly ever does, and `%2A` says the same.
+/// A literal `*` is valid in a path (RFC 3986 3.3) but rare; write it as `%2A`.
 fn prefix_of_glob(text: &str) -> Option<&str> {
     let (before, behind) = text.split_once('*')?;
     if behind.bytes().all(|byte| byte == b'*') {

@@ -36,7 +36,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long accepting pauses when it fails.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the admin address for as long as the process lives, also to those who call it one of `hosts`.
+/// Serves the admin address for as long as the process lives, accepting the names in `hosts`.
 pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<RefCell<View>>) {
     let (places, hosts) = (Rc::new(Places::default()), Rc::new(hosts));
     loop {
@@ -56,7 +56,7 @@ pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<Re
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
-            // Whoever is cut off, by time or for others, connects again.
+            // A client that is cut off connects again.
             let ended = tokio::select! {
                 ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => ended,
                 () = place.evicted() => return,
@@ -70,7 +70,7 @@ pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<Re
 
 fn answer(request: &Request<Incoming>, hosts: &[String], view: &View) -> Response<Full<Bytes>> {
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
-    // A probe may call it what it likes, and nobody learns anything from the answer.
+    // Probes may send any host; their response reveals nothing.
     if !is_probe && !host::is_ours(request, hosts) {
         return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED);
     }
@@ -157,10 +157,10 @@ const INDEX: &str = "tinylb admin\n\n\
     GET  /healthz    200 while the process lives\n\
     GET  /readyz     200 while it welcomes traffic, 503 once it drains\n\
     POST /drain?upstream=NAME&endpoint=URL    nothing new goes there, sessions go on\n\
-    POST /undrain?upstream=NAME&endpoint=URL  ends such a drain; 409 where the file has drain = true\n";
+    POST /undrain?upstream=NAME&endpoint=URL  cancels a drain; 409 if the file has drain = true\n";
 
-const MISDIRECTED: &str = "not a name of this address: use its IP address, or add the name to `hosts` \
-    of [admin]\n";
+const MISDIRECTED: &str = "this host name is not allowed; use the IP address, or add the name to `hosts` \
+    in [admin]\n";
 
 fn not_allowed(words: &'static str, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, words);

@@ -68,11 +68,11 @@ pub(super) enum Refused {
 
 /// Begins or ends the draining of the endpoint that is called `label` in the upstream `name`.
 ///
-/// An operator drains beside the file, and ends no more than that: what the file says would otherwise be one thing and
-/// what happens another, until a reload changed it back.
+/// Ends only drains that an operator began. An endpoint with `drain = true` stays drained until a reload changes
+/// the file.
 ///
 /// # Errors
-/// An endpoint that there is not, or that drains on.
+/// The upstream or endpoint is unknown, or the file drains the endpoint whose drain is to end.
 pub(super) fn drain(view: &View, name: &str, label: &str, is_drain: bool) -> Result<(), Refused> {
     let list = |names: Vec<&str>| names.join("\n  ");
     let upstreams = &view.snapshot.upstreams;

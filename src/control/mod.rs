@@ -48,8 +48,8 @@ pub use certificates::{Certificates, Owner, Trouble, Troubles, show_doubts_in};
 /// names, and those of checks and dials in the background.
 const SPARE_DESCRIPTORS: usize = 128 + MAX_CHECKS + MAX_REDIALS;
 
-/// Connections for which the limit of descriptors should leave room. With fewer, a single browser or a
-/// pool of another proxy takes up a good part of them, which must not go unsaid.
+/// Below this number of connections per listener a warning is logged at start: a single browser or a pool
+/// of another proxy takes up a good part of them.
 const FEW_CONNECTIONS: usize = 256;
 
 /// How long the end waits for the last lines of the access log to be taken.
@@ -297,7 +297,7 @@ fn fit_to_descriptors(config: &mut Config) {
     let share = possible.saturating_sub(named) / open.len().max(1);
     if share < FEW_CONNECTIONS && !open.is_empty() {
         let (descriptors, reserved, max_connections) = (limit, SPARE_DESCRIPTORS, share.max(1));
-        let what = "few descriptors leave few connections to each listener";
+        let what = "the limit of descriptors leaves few connections for each listener";
         tracing::warn!(descriptors, reserved, max_connections, "{what}; {hint}");
     }
     for listener in open {

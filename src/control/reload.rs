@@ -130,8 +130,8 @@ impl Reload {
     }
 }
 
-/// Reads `file`, where there is one, and everything that it names. Blocks as that does; `what` is what it
-/// is at.
+/// Reads `file`, where there is one, and everything that it names. Blocking. `what` names the file that is
+/// being read.
 fn read(
     file: Option<&Path>,
     running: &Config,
@@ -139,7 +139,7 @@ fn read(
     what: &Mutex<String>,
 ) -> Result<Read, Unread> {
     let begin = |next: String| *what.lock().unwrap_or_else(PoisonError::into_inner) = next;
-    begin("the file itself".into());
+    begin("the configuration file".into());
     let config = file.map(config::load_with_doubts).transpose().map_err(|e| e.to_string())?;
     let wanted = config.as_ref().map_or(running, |(config, _)| config);
     let begin_one = |owner: &Owner| begin(format!("the certificates of {owner}"));
@@ -159,8 +159,8 @@ fn read(
     }
 }
 
-/// Reads what the upstreams of `config` name and is new, and again what is in force, `certificates`, as
-/// far as `config` wants it as the running `listeners` have it. `begin` is told whose files are next.
+/// Reads the TLS files of new upstreams, and again those in force that `config` keeps; `listeners` are the
+/// running ones. `begin` is called before each owner's files.
 pub(super) fn read_certificates(
     config: &Config,
     listeners: &[Listener],

@@ -1,5 +1,5 @@
 //! The control thread's state, and what changes it: signals, and the results of what was begun elsewhere.
-//! Nothing here waits for one of them while others have something to say.
+//! No step waits for a single event while others are pending.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -170,7 +170,7 @@ impl Control {
         view.certificates = self.upkeep.told();
     }
 
-    /// From now on `config`, read from `file`, is what is wanted.
+    /// Makes `config`, read from `file`, the wanted configuration and starts resolving its names.
     fn follow(&mut self, config: Config, doubts: &Report, file: String) {
         if !doubts.is_empty() {
             tracing::warn!(file, "{}", doubts.render(false));

@@ -51,9 +51,8 @@ impl Options {
 
     fn name(&mut self, head: Head<'_>, option: &[u8]) {
         for (index, (id, name, _)) in head.lines().enumerate() {
-            // What we look at is acted on, and the message must mean the same behind us: without its Host, its
-            // framing, its Expect, or what a trusted proxy says of the client it would not. What of it
-            // belongs to the connection stops here in any case.
+            // Fields that the balancer interprets are not removed: the endpoint must understand the message as
+            // the balancer did. Hop-by-hop fields are removed elsewhere.
             let is_end_to_end = !matches!(id, FieldId::Other | FieldId::Alias);
             if !is_end_to_end && name.eq_ignore_ascii_case(option) {
                 self.named |= 1 << index;

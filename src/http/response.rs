@@ -89,8 +89,8 @@ impl<'a> Response<'a> {
         self.status < 200 && self.status != 101
     }
 
-    /// Checks that a 101 switches to what was `asked` for in `Upgrade`, and to nothing else (RFC 9110 7.8). `key` is a
-    /// `Sec-WebSocket-Key` of ours, to which the answer must be right (RFC 6455 4.1): nobody else can see whether it is.
+    /// Checks that a 101 switches to what was `asked` for in `Upgrade`, and to nothing else (RFC 9110 7.8). `key` is
+    /// the `Sec-WebSocket-Key` that the balancer made, if any; `Sec-WebSocket-Accept` must match it (RFC 6455 4.1).
     ///
     /// # Errors
     /// [`Kind::UpgradeFailed`].

@@ -1,7 +1,7 @@
 //! What the kernel still holds of a connection: bytes that the peer has not acknowledged.
 //!
 //! `SIOCOUTQ` returns the same number, but an ioctl is unsafe to call. The kernel's socket monitoring over
-//! netlink (`sock_diag(7)`, which `ss` uses) needs no privilege and no unsafe code; a query costs four system
+//! netlink (`sock_diag(7)`, which `ss` uses) needs no privilege and no unsafe code. `length` costs four system
 //! calls, so it is for connections that end.
 
 use std::net::{IpAddr, SocketAddr};

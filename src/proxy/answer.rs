@@ -37,8 +37,8 @@ impl From<Error> for Here {
     }
 }
 
-/// How many passes through here before make a request a loop. Once or twice is a layout: balancer, cache,
-/// and balancer again for another route.
+/// How many passes through here before make a request a loop. One or two passes are legitimate:
+/// balancer, cache, balancer again.
 const LOOP: usize = 3;
 
 /// Where the request goes, unless it is to be answered here.

@@ -298,7 +298,8 @@ impl<'a> Forward<'a> {
                 picked.endpoint.state.succeeded();
                 (*request, *to_client, *fields) = Default::default();
                 self.tunnel(client, (&mut from_endpoint, &mut to_endpoint), ahead).await;
-                // What the client says last must not take back what it has not read.
+                // Closing with unread input would reset the connection and lose data that the client has not
+                // read.
                 return Ok(Next::Linger);
             }
         };
@@ -426,7 +427,7 @@ impl<'a> Forward<'a> {
 const MAX_RENEWALS: u32 = 4;
 
 /// The size of a body in bytes from which on some of it may lie unread in our kernel: the smallest window that
-/// Linux offers at first. Asking the kernel costs five system calls.
+/// Linux offers at first. Asking the kernel costs six system calls.
 const LARGE_BODY: u64 = 64 * 1024;
 
 /// How long a connection has to have been idle at least for its endpoint to have closed it for that:

@@ -16,7 +16,7 @@ use crate::net::listen::Listening;
 /// trying again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is said that accepting pauses, over all listeners and workers.
+/// Minimum time between two log messages about pauses, over all listeners and workers.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Pauses of accepting, over all listeners and workers, and what was said of them.

@@ -249,8 +249,8 @@ impl Upstream {
         self.is_limited
     }
 
-    /// Whether one more of its endpoints may be ejected: at most a share of them is unavailable at
-    /// once, or one where the share is less than that, and never all. With a share of 0 none may.
+    /// Whether one more endpoint may be ejected without exceeding `max_share`. One endpoint may be ejected
+    /// whatever the share, except with 0; the last healthy one never is.
     #[expect(clippy::cast_precision_loss, reason = "endpoints are counted in thousands at most")]
     pub fn may_eject_another(&self) -> bool {
         let Some(rules) = &self.config.ejection else { return false };

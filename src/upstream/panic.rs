@@ -7,8 +7,8 @@ use super::endpoint::Endpoint;
 
 /// Unreachable endpoints that one request is tried on. Most upstreams have fewer, and all of them are
 /// tried, since one may be back before a dial in the background has found out, which takes up to ten
-/// seconds. Where hundreds are down, dialling each of them, 0.1 ms or a timeout of `connect`, would cost
-/// every request more than it could gain.
+/// seconds. If hundreds are down, dialling each would delay every request by 0.1 ms to `connect` for
+/// each.
 const MAX_UNREACHABLE_TRIED: usize = 8;
 
 impl Upstream {

@@ -126,7 +126,7 @@ fn few_descriptors_are_warned_of() {
     for (descriptors, possible) in [(300, 0), (323, 1), (400, 40)] {
         let text = config(&[backend.url()], "", "");
         let tinylb = Tinylb::run_with_few_descriptors(&text, descriptors);
-        let line = tinylb.wait_for_log("few descriptors");
+        let line = tinylb.wait_for_log("leaves few connections");
         for part in [
             "WARN".to_owned(),
             format!("descriptors={descriptors}"),
@@ -139,7 +139,7 @@ fn few_descriptors_are_warned_of() {
         assert_eq!(tinylb.get("/").text(), "fine");
     }
     let tinylb = Tinylb::run_with_few_descriptors(&config(&[backend.url()], "", ""), 4096);
-    assert!(tinylb.log.all().iter().all(|line| !line.contains("few descriptors")));
+    assert!(tinylb.log.all().iter().all(|line| !line.contains("leaves few connections")));
 }
 
 /// Where nobody says otherwise, no more connections are accepted than there can be.

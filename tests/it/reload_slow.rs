@@ -118,7 +118,7 @@ fn a_configuration_file_that_hangs_holds_up_nobody() {
     assert_eq!(tinylb.admin("/readyz").status, 200);
     assert_eq!(tinylb.get("/").text(), "old");
     tinylb.wait_for_log("not reloaded, nothing has changed");
-    tinylb.wait_for_log("the file itself could not be read within 5s");
+    tinylb.wait_for_log("the configuration file could not be read within 5s");
     // Another file in its place can be read, though the first one hangs for ever.
     let whole = tinylb.file().with_extension("whole");
     std::fs::write(&whole, config(&[new.url()], "", "")).unwrap();

@@ -39,7 +39,7 @@ pub(super) struct Draft {
     pub(super) admin: Option<SocketAddr>,
     /// Where the file sets the admin address, if it does.
     pub(super) admin_span: Option<Range<usize>>,
-    /// What it may be called.
+    /// Allowed host names of the admin address.
     pub(super) admin_hosts: Vec<String>,
     pub(super) log: Log,
     pub(super) drain: Drain,

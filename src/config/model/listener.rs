@@ -33,8 +33,8 @@ pub struct Listener {
     pub max_connections_per_client: Option<u32>,
     /// The largest request body in bytes; larger ones are refused with 413. No limit where `None`.
     pub max_body: Option<u64>,
-    /// Whether a client that closes its side of the connection before a response has begun still waits for it.
-    /// Otherwise its request is given up.
+    /// Whether a request continues after the client closes its side (FIN) before the response begins.
+    /// Default: false, the request is cancelled.
     pub half_close: bool,
     /// How long clients may take.
     pub timeouts: ClientTimeouts,

@@ -31,8 +31,7 @@ pub struct Config {
     pub workers: Option<usize>,
     /// Where the admin address listens; nowhere where it is `None`.
     pub admin: Option<SocketAddr>,
-    /// Host names in lower case that requests to the admin address may have besides those that nobody can
-    /// register.
+    /// Further host names, in lower case, accepted in `Host` by the admin address.
     pub admin_hosts: Vec<String>,
     /// What is logged.
     pub log: Log,

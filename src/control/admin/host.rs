@@ -1,9 +1,9 @@
 //! Which hosts the admin address answers to.
 //!
 //! A page of another site could have its own name resolve to the admin address and then read what that says
-//! ("DNS rebinding"): to the browser it would be the page's own site. The browser still sends the name in
-//! `Host`, so that names which others can have are refused. An IP address is none, and neither is a name
-//! without a dot or below `.localhost` (RFC 6761 6.3), since nobody can register it.
+//! ("DNS rebinding"): to the browser it would be the page's own site. The browser sends that name in `Host`,
+//! so names that can be registered are refused. IP addresses, names without a dot and names below `.localhost`
+//! (RFC 6761 6.3) cannot be.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

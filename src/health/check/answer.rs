@@ -1,5 +1,5 @@
-//! An answer in HTTP/1.1 to a check, read by the rules that hold for answers in traffic: what those would refuse is
-//! not well either.
+//! A response in HTTP/1.1 to a check, parsed by the rules for traffic: a response that traffic would refuse fails
+//! the check.
 
 use std::io;
 

@@ -1,5 +1,4 @@
-//! A check by a request: in HTTP/1.1 with the rules that hold in traffic, since there is one at a time on its
-//! connection and none of them is on a request's path, or in HTTP/2.
+//! A check by a request in HTTP/1.1 or HTTP/2, parsed by the rules for traffic.
 
 use bytes::Bytes;
 use hyper::header::{

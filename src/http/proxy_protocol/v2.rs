@@ -70,8 +70,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Header<'_>, usize)>, Malfor
         (PROXY, INET_STREAM) => inet::<4>(header, block)?,
         (PROXY, INET6_STREAM) => inet::<16>(header, block)?,
         (PROXY, UNIX_STREAM | UNIX_DATAGRAM) => unnamed(header, block, UNIX_ADDRESSES)?,
-        // What is forwarded of UDP, or by mistake called so, has no address of a client that is connected here: the
-        // connection's own counts, as for every protocol that is not supported (PP 2.2).
+        // UDP is not supported here: the connection's own addresses are used (PROXY protocol 2.2).
         (PROXY, INET_DATAGRAM) => unnamed(header, block, INET_ADDRESSES)?,
         (PROXY, INET6_DATAGRAM) => unnamed(header, block, INET6_ADDRESSES)?,
         // The block is for nobody to read.

@@ -7,8 +7,8 @@ use h2::Reason;
 
 use crate::error::{Error, Kind};
 
-/// Streams in a row that an endpoint may reset without a head before its connection takes no new ones: by
-/// chance it does not do so with three.
+/// Streams in a row that an endpoint may reset without a head before its connection takes no new
+/// ones. Three in a row are no coincidence.
 const MAX_IN_A_ROW: u32 = 3;
 
 /// What an endpoint has done with the streams of one connection.
