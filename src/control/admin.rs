@@ -2,8 +2,8 @@
 //! for operators; it is not hardened against the world, but neither does anybody on it delay
 //! traffic, nor can a page in an operator's browser read or change anything.
 
+mod connections;
 mod host;
-mod places;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ use super::metrics;
 use super::view::View;
 use crate::http::query::query_parameter;
 use crate::upstream::description::DRAINED_BY_FILE;
-use places::Places;
+use connections::AdminConnections;
 
 /// How long a client may take to send a head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,17 +38,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the admin address for as long as the process lives, accepting the names in `hosts`.
 pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<RefCell<View>>) {
-    let (places, hosts) = (Rc::new(Places::default()), Rc::new(hosts));
+    let (connections, hosts) = (Rc::new(AdminConnections::default()), Rc::new(hosts));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let place = places.enter(Instant::now());
+        let slot = connections.open(Instant::now());
         let (hosts, view) = (Rc::clone(&hosts), Rc::clone(&view));
         tokio::task::spawn_local(async move {
             let service = service_fn(|request| {
-                place.asks(Instant::now());
+                slot.note_request(Instant::now());
                 let response = answer(&request, &hosts, &view.borrow());
                 async { Ok::<_, Infallible>(response) }
             });
@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, hosts: Vec<String>, view: Rc<Re
             // A client that is cut off connects again.
             let ended = tokio::select! {
                 ended = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => ended,
-                () = place.evicted() => return,
+                () = slot.evicted() => return,
             };
             if let Ok(Err(error)) = ended {
                 tracing::debug!(%error, "admin connection");

@@ -101,10 +101,10 @@ impl Tls {
     }
 
     /// Reads the files again, and puts nothing in force yet.
-    pub(super) fn prepare(&self) -> Result<Prepared, TlsError> {
+    pub(super) fn prepare(&self) -> Result<PreparedTls, TlsError> {
         Ok(match self {
-            Self::Server(server) => Prepared::Server(Arc::clone(server), server.prepare()?),
-            Self::Client(client) => Prepared::Client(Arc::clone(client), client.prepare()?),
+            Self::Server(server) => PreparedTls::Server(Arc::clone(server), server.prepare()?),
+            Self::Client(client) => PreparedTls::Client(Arc::clone(client), client.prepare()?),
         })
     }
 
@@ -127,12 +127,12 @@ impl Tls {
 
 /// What the files of one of them say, read and not in force yet.
 #[derive(Debug)]
-pub(super) enum Prepared {
-    Server(Arc<TlsServer>, server::Prepared),
-    Client(Arc<TlsClient>, client::Prepared),
+pub(super) enum PreparedTls {
+    Server(Arc<TlsServer>, server::PreparedServer),
+    Client(Arc<TlsClient>, client::PreparedClient),
 }
 
-impl Prepared {
+impl PreparedTls {
     /// Puts it in force, and returns whose it is.
     pub(super) fn commit(self) -> Tls {
         match self {
@@ -171,7 +171,7 @@ impl Certificates {
             servers.push(server.transpose().map(|server| server.map(Arc::new)).unwrap_or_else(
                 |e| {
                     let owner = Owner::Listener(index, listener.address.to_string());
-                    troubles.extend(of(&owner, e.0));
+                    troubles.extend(troubles_of(&owner, e.0));
                     None
                 },
             ));
@@ -200,7 +200,7 @@ impl Certificates {
     /// What is allowed but hardly meant, such as a certificate that ends soon.
     pub fn doubts(&self) -> Vec<Trouble> {
         let now = SystemTime::now();
-        self.each().iter().flat_map(|(owner, tls)| of(owner, tls.doubts(now))).collect()
+        self.each().iter().flat_map(|(owner, tls)| troubles_of(owner, tls.doubts(now))).collect()
     }
 
     /// From now on it is these that upstreams speak by.
@@ -254,14 +254,14 @@ pub(super) fn clients(
         match named {
             Ok(client) => drop(clients.insert(upstream.name.clone(), client)),
             Err(TlsError(faults)) => {
-                troubles.extend(of(&owner, faults));
+                troubles.extend(troubles_of(&owner, faults));
             }
         }
     }
     if troubles.is_empty() { Ok(clients) } else { Err(Troubles(troubles)) }
 }
 
-pub(super) fn of(owner: &Owner, faults: Vec<Fault>) -> impl Iterator<Item = Trouble> {
+pub(super) fn troubles_of(owner: &Owner, faults: Vec<Fault>) -> impl Iterator<Item = Trouble> {
     let owner = owner.clone();
     faults.into_iter().map(move |fault| Trouble { owner: owner.clone(), fault })
 }

@@ -165,7 +165,8 @@ impl Balancer {
         let (file, read) = reload_from.map(|from| (from.file, from.read)).unzip();
         let mut reload = Reload::new(file);
         let mut resolver = Resolver::new(&config);
-        let mut ending = early(&mut signals, &mut reload, resolver.wait_for_first_answers()).await;
+        let mut ending =
+            until_done_or_end(&mut signals, &mut reload, resolver.wait_for_first_answers()).await;
         resolver.warn_of_unanswered();
         let snapshot = Arc::new(Snapshot::build(
             &config,
@@ -178,7 +179,7 @@ impl Balancer {
         care.checkup.follow(&snapshot);
         if ending.is_none() {
             let checked = care.checkup.wait_for_first_results();
-            ending = early(&mut signals, &mut reload, checked).await;
+            ending = until_done_or_end(&mut signals, &mut reload, checked).await;
         }
         care.checkup.warn_of_unknown();
         let log = (config.log.access, log);
@@ -227,8 +228,8 @@ impl Balancer {
     }
 }
 
-/// Waits for `done`, but no longer than for a signal that asks for an end, which is returned.
-async fn early(
+/// Waits until `done` is ready, or until a signal asks the process to end. Returns that signal's name.
+async fn until_done_or_end(
     signals: &mut Signals,
     reload: &mut Reload,
     done: impl Future<Output = ()>,

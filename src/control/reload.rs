@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use super::certificates::{Certificates, Owner, Prepared, Troubles, clients, of};
+use super::certificates::{Certificates, Owner, PreparedTls, Troubles, clients, troubles_of};
 use crate::config::{self, Config, Listener, Report};
 use crate::net::tls::client::Clients;
 
@@ -21,25 +21,25 @@ const MAX_HANGING: usize = 8;
 
 /// Everything that a reload has read. Nothing of it is in force.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct ReloadInput {
     /// The file, and what is doubtful about it; `None` where the command line is the configuration.
     pub config: Option<(Config, Report)>,
     /// How upstreams speak TLS.
     pub clients: Clients,
     /// What is in force already, read again.
-    pub reread: Vec<(Owner, Prepared)>,
+    pub reread: Vec<(Owner, PreparedTls)>,
 }
 
-/// Why not everything could be read.
+/// The failure of a reload.
 #[derive(Debug)]
-pub(super) struct Unread {
-    /// In words.
+pub(super) struct ReloadError {
+    /// The reason, in words.
     pub why: String,
     /// Listeners and upstreams whose certificates cannot be used.
     pub failures: usize,
 }
 
-impl From<String> for Unread {
+impl From<String> for ReloadError {
     fn from(why: String) -> Self {
         Self { why, failures: 0 }
     }
@@ -50,17 +50,17 @@ impl From<String> for Unread {
 pub(super) struct Reload {
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
-    under_way: Option<Reading>,
+    under_way: Option<PendingRead>,
     /// Whether another reload was asked for.
     is_wanted: bool,
     /// Held once by each thread that reads.
     threads: Arc<()>,
 }
 
-/// A reading that is under way.
+/// A read on a thread of its own, which is under way.
 #[derive(Debug)]
-struct Reading {
-    task: JoinHandle<Result<Read, Unread>>,
+struct PendingRead {
+    task: JoinHandle<Result<ReloadInput, ReloadError>>,
     due: Instant,
     /// What is being read.
     what: Arc<Mutex<String>>,
@@ -85,7 +85,7 @@ impl Reload {
         &mut self,
         running: &Config,
         certificates: &Certificates,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), ReloadError> {
         if self.under_way.is_some() || !std::mem::take(&mut self.is_wanted) {
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl Reload {
                 read
             })
         };
-        self.under_way = Some(Reading { task, due: Instant::now() + PATIENCE, what });
+        self.under_way = Some(PendingRead { task, due: Instant::now() + PATIENCE, what });
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Reload {
     ///
     /// # Errors
     /// What could not be read.
-    pub(super) async fn ended(&mut self) -> Result<Read, Unread> {
+    pub(super) async fn ended(&mut self) -> Result<ReloadInput, ReloadError> {
         let Some(reading) = &mut self.under_way else { return std::future::pending().await };
         let ended = timeout_at(reading.due, &mut reading.task).await;
         let what = reading.what.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -137,14 +137,14 @@ fn read(
     running: &Config,
     certificates: &Certificates,
     what: &Mutex<String>,
-) -> Result<Read, Unread> {
+) -> Result<ReloadInput, ReloadError> {
     let begin = |next: String| *what.lock().unwrap_or_else(PoisonError::into_inner) = next;
     begin("the configuration file".into());
     let config = file.map(config::load_with_doubts).transpose().map_err(|e| e.to_string())?;
     let wanted = config.as_ref().map_or(running, |(config, _)| config);
     let begin_one = |owner: &Owner| begin(format!("the certificates of {owner}"));
     match read_certificates(wanted, &running.listeners, certificates, begin_one) {
-        Ok((clients, reread)) => Ok(Read { config, clients, reread }),
+        Ok((clients, reread)) => Ok(ReloadInput { config, clients, reread }),
         Err(troubles) => {
             let owners: BTreeSet<_> = troubles.0.iter().map(|t| t.owner.to_string()).collect();
             let why = match config {
@@ -154,7 +154,7 @@ fn read(
                 }
                 None => troubles.to_string(),
             };
-            Err(Unread { why, failures: owners.len() })
+            Err(ReloadError { why, failures: owners.len() })
         }
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn read_certificates(
     listeners: &[Listener],
     certificates: &Certificates,
     begin: impl Fn(&Owner),
-) -> Result<(Clients, Vec<(Owner, Prepared)>), Troubles> {
+) -> Result<(Clients, Vec<(Owner, PreparedTls)>), Troubles> {
     let before = certificates.clients();
     let (clients, mut troubles) = match clients(&config.upstreams, before, &begin) {
         Ok(clients) => (clients, Vec::new()),
@@ -191,7 +191,7 @@ pub(super) fn read_certificates(
             begin(&owner);
             match tls.prepare() {
                 Ok(prepared) => reread.push((owner, prepared)),
-                Err(error) => troubles.extend(of(&owner, error.0)),
+                Err(error) => troubles.extend(troubles_of(&owner, error.0)),
             }
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::care::Care;
 use super::checkup::FIRST_RESULTS;
 use super::names::{FIRST_ANSWERS, Resolver};
-use super::reload::{Read, Reload, Unread};
+use super::reload::{Reload, ReloadError, ReloadInput};
 use super::signals::{Signal, Signals};
 use super::upkeep::Upkeep;
 use super::view::View;
@@ -89,8 +89,8 @@ impl Control {
 
     /// Begins what is to be begun, and goes through the stages that are over at `now`.
     fn advance(&mut self, now: Instant) {
-        if let Err(unread) = self.reload.begin(&self.config, &self.upkeep.certificates) {
-            self.take_reload(Err(unread));
+        if let Err(error) = self.reload.begin(&self.config, &self.upkeep.certificates) {
+            self.take_reload(Err(error));
         }
         while self.step(now) {}
     }
@@ -141,11 +141,11 @@ impl Control {
     }
 
     /// A reload has read everything, or not; then nothing changes.
-    fn take_reload(&mut self, read: Result<Read, Unread>) {
+    fn take_reload(&mut self, read: Result<ReloadInput, ReloadError>) {
         let file = self.reload.file.as_ref().map(|file| file.display().to_string());
         let is_read = read.is_ok();
         match read {
-            Ok(Read { config, clients, reread }) => {
+            Ok(ReloadInput { config, clients, reread }) => {
                 self.upkeep.commit(clients, reread);
                 match (config, file) {
                     (Some((config, doubts)), Some(file)) => self.follow(config, &doubts, file),
@@ -155,7 +155,7 @@ impl Control {
                     }
                 }
             }
-            Err(Unread { why, failures }) => {
+            Err(ReloadError { why, failures }) => {
                 self.upkeep.count_failures(u64::try_from(failures).unwrap_or(u64::MAX));
                 let words = "not reloaded, nothing has changed";
                 match file {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::certificates::{Certificates, Owner, Prepared, Tls};
+use super::certificates::{Certificates, Owner, PreparedTls, Tls};
 use super::view::View;
 use crate::net::tls::TlsError;
 use crate::net::tls::client::Clients;
@@ -93,7 +93,7 @@ impl Upkeep {
     }
 
     /// Puts in force what a reload has read: the `clients` of upstreams, and what was read again.
-    pub(super) fn commit(&mut self, clients: Clients, reread: Vec<(Owner, Prepared)>) {
+    pub(super) fn commit(&mut self, clients: Clients, reread: Vec<(Owner, PreparedTls)>) {
         self.certificates.follow(clients);
         let committed =
             reread.into_iter().map(|(owner, prepared)| (owner, prepared.commit(), Ok(true)));

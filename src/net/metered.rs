@@ -56,7 +56,8 @@ impl Traffic {
         self.meter.borrow_mut().sent_data(length, is_all);
     }
 
-    fn write<T>(&self, written: Poll<T>) -> Poll<T> {
+    /// Notes since when writing is blocked, and passes on the result of a write.
+    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
         match &written {
             Poll::Ready(_) => self.blocked_since.set(None),
             Poll::Pending if self.blocked_since.get().is_none() => {
@@ -67,7 +68,8 @@ impl Traffic {
         written
     }
 
-    fn read(&self, bytes: &[u8]) {
+    /// Notes `bytes` that came.
+    fn note_read(&self, bytes: &[u8]) {
         let now = Instant::now();
         self.last_read.set(now);
         let verdict = self.meter.borrow_mut().feed(bytes, now.into_std());
@@ -113,7 +115,7 @@ impl AsyncRead for Metered {
         } else if Pin::new(&mut *stream.borrow_mut()).poll_read(cx, buf)?.is_pending() {
             return Poll::Pending;
         }
-        traffic.read(buf.filled().get(before..).unwrap_or_default());
+        traffic.note_read(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }
 }
@@ -125,7 +127,7 @@ impl AsyncWrite for Metered {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Self { stream, traffic, .. } = self.get_mut();
-        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_write(cx, buf))
+        traffic.note_write(Pin::new(&mut *stream.borrow_mut()).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -134,7 +136,7 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Self { stream, traffic, .. } = self.get_mut();
-        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, bufs))
+        traffic.note_write(Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -143,11 +145,11 @@ impl AsyncWrite for Metered {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, traffic, .. } = self.get_mut();
-        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_flush(cx))
+        traffic.note_write(Pin::new(&mut *stream.borrow_mut()).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, traffic, .. } = self.get_mut();
-        traffic.write(Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx))
+        traffic.note_write(Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx))
     }
 }

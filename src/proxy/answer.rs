@@ -145,7 +145,7 @@ impl Answer<'_> {
                 && !matches!(error.kind, Kind::NoRoute | Kind::LoopDetected)
         });
         if is_fault || !body_is_over || self.worker.draining.get().is_some() {
-            Next::Linger
+            Next::CloseGracefully
         } else if self.request.is_persistent() {
             Next::Idle
         } else {

@@ -15,12 +15,12 @@ use crate::net::admission::Place;
 use crate::net::deadline::Deadline;
 use crate::net::origin::Origin;
 use crate::net::send_queue::SendQueue;
-use crate::net::stream::{Farewell, ReadHalf, Stream};
+use crate::net::stream::{CloseTimeouts, ReadHalf, Stream};
 use crate::net::tls::Session;
 
 /// How long a connection that we close is read from, so that what the client still sends does not
 /// make the kernel reset it before the client has read our answer (RFC 9112 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What becomes of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub(super) enum Next {
     Idle,
     /// It is over for both sides.
     Close,
-    /// It is over, but the client may not know yet.
-    Linger,
+    /// It is over, but the client may not know yet: it is closed gracefully.
+    CloseGracefully,
     /// It must not look as if it had ended well.
     Reset,
     /// It goes on in HTTP/2.
@@ -174,15 +174,15 @@ impl Client {
     }
 
     /// Closes our side, and reads on until the client closes its own, or has everything and takes too long.
-    pub(super) async fn linger(&mut self) {
-        see_off(&self.facts, &mut self.stream, LINGER).await;
+    pub(super) async fn close_gracefully(&mut self) {
+        close_gracefully(&self.facts, &mut self.stream, CLOSE_TIMEOUT).await;
     }
 
     /// Closes a connection without a request on it, which the client may still be reading the last answer from.
-    pub(super) async fn leave(&mut self) {
+    pub(super) async fn close_idle(&mut self) {
         let queue = self.stream.with_socket(SendQueue::of).flatten();
         match queue.and_then(|queue| queue.length()) {
-            Some(1..) => self.linger().await,
+            Some(1..) => self.close_gracefully().await,
             Some(0) | None => self.close().await,
         }
     }
@@ -191,16 +191,16 @@ impl Client {
     /// told all the same, or the end would look like somebody else's (RFC 8446 6.1).
     pub(super) async fn close(&mut self) {
         if self.facts.tls.is_some() {
-            let _ = self.deadline.within(LINGER, self.stream.shutdown()).await;
+            let _ = self.deadline.within(CLOSE_TIMEOUT, self.stream.shutdown()).await;
         }
     }
 }
 
 /// Closes our side of a client's connection, and reads on until the client has closed its own: for as long as it takes
-/// something, and `quiet` once it has everything.
-pub(super) async fn see_off(facts: &Facts, stream: &mut Stream, quiet: Duration) {
-    let farewell = Farewell { quiet, stall: facts.listener.config.timeouts.body.max(quiet) };
-    if !stream.say_farewell(farewell).await {
+/// something, and `idle` once it has everything.
+pub(super) async fn close_gracefully(facts: &Facts, stream: &mut Stream, idle: Duration) {
+    let timeouts = CloseTimeouts { idle, stall: facts.listener.config.timeouts.body.max(idle) };
+    if !stream.close_gracefully(timeouts).await {
         facts.count_undelivered();
     }
 }

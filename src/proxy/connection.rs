@@ -43,13 +43,13 @@ pub fn serve(worker: Rc<Worker>, listener: Rc<Listener>, mut accepted: Accepted,
             match Box::pin(exchange::serve(&mut client)).await {
                 Next::Idle => continue,
                 Next::Close if !client.stream.has_unread() => Box::pin(client.close()).await,
-                Next::Close | Next::Linger => Box::pin(client.linger()).await,
+                Next::Close | Next::CloseGracefully => Box::pin(client.close_gracefully()).await,
                 Next::Reset => client.stream.reset_on_close(),
                 Next::Http2 => Box::pin(http2::serve(client)).await,
             }
             return;
         }
-        Box::pin(client.leave()).await;
+        Box::pin(client.close_idle()).await;
     });
 }
 

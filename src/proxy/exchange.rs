@@ -52,7 +52,7 @@ pub(super) async fn serve(client: &mut Client) -> Next {
             facts.worker.buffers.recycle(scratch);
             return match next {
                 // What the client sent behind its last request is not worth its last answer.
-                Next::Close if has_more => Next::Linger,
+                Next::Close if has_more => Next::CloseGracefully,
                 next => next,
             };
         }
@@ -340,7 +340,7 @@ async fn refuse_unread(
         request_id: None,
     };
     tell(worker, record, None, None);
-    if written.is_ok() { Next::Linger } else { Next::Close }
+    if written.is_ok() { Next::CloseGracefully } else { Next::Close }
 }
 
 /// Counts the request, and logs it.

@@ -300,7 +300,7 @@ impl<'a> Forward<'a> {
                 self.tunnel(client, (&mut from_endpoint, &mut to_endpoint), ahead).await;
                 // Closing with unread input would reset the connection and lose data that the client has not
                 // read.
-                return Ok(Next::Linger);
+                return Ok(Next::CloseGracefully);
             }
         };
         let ended = Instant::now();
@@ -317,11 +317,11 @@ impl<'a> Forward<'a> {
         }
         Ok(match persistence {
             // The client may not know that we will read no more.
-            _ if !is_whole => Next::Linger,
-            Persistence::Closes if self.request.is_persistent() => Next::Linger,
+            _ if !is_whole => Next::CloseGracefully,
+            Persistence::Closes if self.request.is_persistent() => Next::CloseGracefully,
             // It may be on its way for a while, and whatever the client sends meanwhile, a stray
             // line end is enough, would reset it.
-            Persistence::Closes if progress.bytes.1.get() > SOON_READ => Next::Linger,
+            Persistence::Closes if progress.bytes.1.get() > SOON_READ => Next::CloseGracefully,
             Persistence::Closes => Next::Close,
             Persistence::Stays | Persistence::StaysByWord => Next::Idle,
         })

@@ -16,7 +16,7 @@ use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
 use self::life::{GOODBYE, Life, Step};
-use super::client::{Client, Facts, see_off};
+use super::client::{Client, Facts, close_gracefully};
 use super::exchange;
 use crate::http::connection::decimal;
 use crate::http::h2::{Refusal, request_head};
@@ -84,16 +84,16 @@ pub(super) async fn serve(client: Box<Client>) {
                     connection.graceful_shutdown();
                 }
                 Step::Ask => {
-                    served.asks();
+                    served.note_ping();
                     let _ = pings.as_mut().map(|pings| pings.send_ping(Ping::opaque()));
                 }
-                Step::End if served.reads_on() => {}
+                Step::End if served.renew_if_reading() => {}
                 Step::End => {
                     let is_stuck = served.traffic.blocked_since().is_some();
                     let is_idle = served.streams.open.get() == 0;
                     end(connection, Reason::NO_ERROR, &mut deadline).await;
                     return match (is_idle, is_stuck) {
-                        (true, false) => served.see_off(stream).await,
+                        (true, false) => served.close_gracefully(stream).await,
                         (true, true) => served.facts.count_undelivered(),
                         // The client has gone without a word.
                         (false, _) => {}
@@ -103,7 +103,7 @@ pub(super) async fn serve(client: Box<Client>) {
         }
     }
     drop(connection);
-    served.see_off(stream).await;
+    served.close_gracefully(stream).await;
 }
 
 /// What happens on a connection.
@@ -201,19 +201,19 @@ impl Served {
         }
     }
 
-    /// Notes that the client is asked whether it is there.
-    fn asks(&mut self) {
+    /// Notes a PING that is sent now, and how much the kernel holds for the client.
+    fn note_ping(&mut self) {
         self.asked = Some(Instant::now());
         self.unread = self.queued();
     }
 
-    /// Whether a client that has not said that it is there has read something meanwhile: the question may stand behind
-    /// more than it can read in the time for an answer.
-    fn reads_on(&mut self) -> bool {
+    /// Renews the time for an answer to the PING if the client has read something meanwhile: the PING may stand behind
+    /// more than it can read in that time. Returns whether it was renewed.
+    fn renew_if_reading(&mut self) -> bool {
         let left = self.queued();
         let is_reading = self.streams.open.get() > 0 && left < self.unread;
         if is_reading {
-            self.asks();
+            self.note_ping();
         }
         is_reading
     }
@@ -222,11 +222,11 @@ impl Served {
         self.queue.and_then(|queue| queue.length()).unwrap_or(0)
     }
 
-    /// Closes the connection once the client has what it is owed.
-    async fn see_off(&self, stream: Rc<RefCell<Stream>>) {
+    /// Closes the connection once the client has read everything.
+    async fn close_gracefully(&self, stream: Rc<RefCell<Stream>>) {
         // Nobody else has it any more.
         if let Some(stream) = Rc::into_inner(stream) {
-            see_off(&self.facts, &mut stream.into_inner(), GOODBYE).await;
+            close_gracefully(&self.facts, &mut stream.into_inner(), GOODBYE).await;
         }
     }
 

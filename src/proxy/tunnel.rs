@@ -17,7 +17,7 @@ use crate::net::deadline::Deadline;
 use crate::net::stream::{ReadHalf, WriteHalf};
 
 /// How long a peer may take to accept that the tunnel is closed.
-const FAREWELL: Duration = Duration::from_millis(250);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long a WebSocket whose two Close frames have passed stays open for the server to end it, or the client
 /// (RFC 6455 7.1.1): several round trips.
@@ -84,10 +84,10 @@ pub(super) async fn run(
             let _ = client.1.shutdown().await;
             let _ = endpoint.1.shutdown().await;
         };
-        let _ = deadline.within(FAREWELL, ends).await;
+        let _ = deadline.within(CLOSE_TIMEOUT, ends).await;
     }
     if worker.closes_tunnels.get() {
-        let farewells = async {
+        let close_frames = async {
             if down.can_say() {
                 let _ = client.1.write_all(&GOING_AWAY).await;
                 let _ = client.1.shutdown().await;
@@ -97,7 +97,7 @@ pub(super) async fn run(
                 let _ = endpoint.1.shutdown().await;
             }
         };
-        let _ = deadline.within(FAREWELL, farewells).await;
+        let _ = deadline.within(CLOSE_TIMEOUT, close_frames).await;
     }
     (up.count.get(), down.count.get())
 }

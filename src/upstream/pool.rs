@@ -101,8 +101,8 @@ impl Idle {
         self.quarantine.is_none_or(|end| end <= now)
     }
 
-    /// Whether the connection is open and silent. Stray bytes are counted for this `worker`.
-    fn is_quiet(&self, worker: usize) -> bool {
+    /// Checks that the connection is open and silent. Stray bytes are counted for this `worker`.
+    fn check_quiet(&self, worker: usize) -> bool {
         let state = self.connection.stream.idle_state();
         if let (IdleState::Stray, Hold::Place { place, .. }) = (state, &self.connection.hold) {
             place.count_stray(worker);
@@ -139,7 +139,7 @@ impl Pool {
             let kept = idle.remove(at);
             if kept.until > now
                 && kept.is_to(endpoint)
-                && kept.is_quiet(self.worker)
+                && kept.check_quiet(self.worker)
                 && (!sure || kept.connection.stream.is_quiet_in_the_kernel())
             {
                 return Some((kept.connection, now.saturating_duration_since(kept.since)));
@@ -163,7 +163,7 @@ impl Pool {
     /// connections are forgotten.
     pub fn sweep(&mut self, now: Instant) {
         self.idle.retain(|_, idle| {
-            idle.retain(|idle| idle.until > now && idle.is_quiet(self.worker));
+            idle.retain(|idle| idle.until > now && idle.check_quiet(self.worker));
             !idle.is_empty()
         });
     }

@@ -7,8 +7,8 @@ use hyper::header::{
 use hyper::{Method, Request, Uri};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::Answer;
 use super::body::{Body, Pattern, read_http2};
+use super::response::CheckResponse;
 use super::{AGENT, Fault, http2};
 use crate::config::{HttpCheck, Statuses};
 use crate::http::request;
@@ -67,7 +67,7 @@ impl Http {
     pub(super) async fn ask(&self, stream: Stream, due: Instant) -> Result<(), Fault> {
         let method = request::Method::of(self.request.method().as_str().as_bytes());
         let answer = async {
-            let mut answer = Answer::to(stream, &self.text).await;
+            let mut answer = CheckResponse::to(stream, &self.text).await;
             answer.status(method).await.map(|status| (status, answer))
         };
         let answer = timeout_at(due, answer).await.map_err(|_| Fault::Late("no answer"))?;

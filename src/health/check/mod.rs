@@ -4,12 +4,12 @@
 //! A check takes no longer than its timeout, and reads no more than a head of
 //! [`MAX_HEAD`](crate::http::head::MAX_HEAD) and [`MAX_BODY`] of a body.
 
-mod answer;
 mod body;
 mod connect;
 mod grpc;
 mod http;
 mod http2;
+mod response;
 
 use std::fmt;
 use std::io;

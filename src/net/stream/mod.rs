@@ -1,6 +1,6 @@
 //! Connections, whatever carries them: TCP, Unix sockets, TLS over either, or one stream of HTTP/2.
 
-mod farewell;
+mod close;
 mod transfer;
 
 use std::cell::RefCell;
@@ -20,7 +20,7 @@ use super::http2::{self, Http2Stream};
 use super::tls::client;
 use crate::error::Error;
 use crate::http::body::Framing;
-pub use farewell::Farewell;
+pub use close::CloseTimeouts;
 
 /// A connection that carries exchanges, one at a time.
 #[derive(Debug)]

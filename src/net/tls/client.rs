@@ -47,7 +47,7 @@ struct Terms {
 
 /// What the files of a [`TlsClient`] say, read and not in force yet.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedClient {
     watch: Watch,
     terms: Arc<Terms>,
 }
@@ -115,13 +115,13 @@ impl TlsClient {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn prepare(&self) -> Result<Prepared, TlsError> {
+    pub fn prepare(&self) -> Result<PreparedClient, TlsError> {
         let watch = Watch::new(files_of(&self.config));
-        Ok(Prepared { watch, terms: Arc::new(build(&self.config)?) })
+        Ok(PreparedClient { watch, terms: Arc::new(build(&self.config)?) })
     }
 
     /// Puts in force what was prepared. Never blocks.
-    pub fn commit(&self, Prepared { watch, terms }: Prepared) {
+    pub fn commit(&self, PreparedClient { watch, terms }: PreparedClient) {
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
         // Where the files are being looked at, they are read once more, which does no harm.
         if let Ok(mut before) = self.watch.try_lock() {

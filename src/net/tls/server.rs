@@ -45,7 +45,7 @@ pub struct Terms {
 
 /// What the files of a [`TlsServer`] say, read and not in force yet.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedServer {
     watch: Watch,
     terms: Arc<Terms>,
 }
@@ -103,14 +103,14 @@ impl TlsServer {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn prepare(&self) -> Result<Prepared, TlsError> {
+    pub fn prepare(&self) -> Result<PreparedServer, TlsError> {
         let watch = Watch::new(files_of(&self.config));
         let terms = Arc::new(self.build(&self.current(), SystemTime::now())?);
-        Ok(Prepared { watch, terms })
+        Ok(PreparedServer { watch, terms })
     }
 
     /// Puts in force what was prepared. Never blocks.
-    pub fn commit(&self, Prepared { watch, terms }: Prepared) {
+    pub fn commit(&self, PreparedServer { watch, terms }: PreparedServer) {
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
         // Where the files are being looked at, they are read once more, which does no harm.
         if let Ok(mut before) = self.watch.try_lock() {

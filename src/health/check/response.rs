@@ -24,8 +24,8 @@ const FIRST: usize = 4 * 1024;
 /// What every answer begins with.
 const START: &[u8] = b"HTTP/";
 
-/// An answer that is being read.
-pub(super) struct Answer {
+/// A response that is being read.
+pub(super) struct CheckResponse {
     stream: Stream,
     buffer: Buffer,
     framing: Framing,
@@ -33,7 +33,7 @@ pub(super) struct Answer {
     unsent: Option<io::Error>,
 }
 
-impl Answer {
+impl CheckResponse {
     /// Sends the head of a request without a body, whose answer is read next.
     pub(super) async fn to(mut stream: Stream, request: &[u8]) -> Self {
         let sent = match stream.write_all(request).await {

@@ -1,4 +1,4 @@
-//! The end of a connection that we close: the peer gets what was sent before.
+//! Graceful close: a connection that the balancer closes delivers what was sent before.
 
 use std::io;
 use std::pin::pin;
@@ -13,11 +13,11 @@ use crate::net::send_queue::SendQueue;
 /// How often the send queue is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// How long a connection that we close is waited for.
+/// The longest waits of a graceful close.
 #[derive(Debug, Clone, Copy)]
-pub struct Farewell {
+pub struct CloseTimeouts {
     /// The longest wait for the peer to close its side, once it has acknowledged everything.
-    pub quiet: Duration,
+    pub idle: Duration,
     /// The longest wait while it acknowledges nothing.
     pub stall: Duration,
 }
@@ -28,7 +28,7 @@ impl Stream {
     /// takes back what the peer has not read (RFC 9112 9.6).
     ///
     /// Returns false where the peer has stopped acknowledging, so that not everything was delivered.
-    pub async fn say_farewell(&mut self, farewell: Farewell) -> bool {
+    pub async fn close_gracefully(&mut self, timeouts: CloseTimeouts) -> bool {
         let queue = self.with_socket(SendQueue::of).flatten();
         let mut closed = pin!(async {
             self.shutdown().await?;
@@ -36,36 +36,36 @@ impl Stream {
             while self.read(&mut unread).await? > 0 {}
             io::Result::Ok(())
         });
-        let mut progress = Progress { left: None, since: Instant::now() };
+        let mut progress = DeliveryProgress { left: None, since: Instant::now() };
         loop {
             if timeout(LOOK_EVERY, &mut closed).await.is_ok() {
                 return true;
             }
             let left = queue.and_then(|queue| queue.length());
-            if let Some(is_delivered) = progress.note(left, Instant::now(), farewell) {
+            if let Some(is_delivered) = progress.note(left, Instant::now(), timeouts) {
                 return is_delivered;
             }
         }
     }
 }
 
-/// How far the peer has come.
+/// How much the peer has acknowledged.
 #[derive(Debug)]
-struct Progress {
+struct DeliveryProgress {
     /// What it had not acknowledged at the last look.
     left: Option<u32>,
     /// When that last changed.
     since: Instant,
 }
 
-impl Progress {
+impl DeliveryProgress {
     /// Takes note that so much is `left` at `now`. Returns whether everything was delivered, once the wait is over.
-    fn note(&mut self, left: Option<u32>, now: Instant, farewell: Farewell) -> Option<bool> {
+    fn note(&mut self, left: Option<u32>, now: Instant, timeouts: CloseTimeouts) -> Option<bool> {
         if self.left != left {
             *self = Self { left, since: now };
         }
         // Where the kernel does not say, only the peer's own end tells that it has everything.
-        let limit = if left == Some(0) { farewell.quiet } else { farewell.stall };
+        let limit = if left == Some(0) { timeouts.idle } else { timeouts.stall };
         (now >= self.since + limit).then_some(left.is_none_or(|left| left == 0))
     }
 }
@@ -78,8 +78,9 @@ mod tests {
     fn a_peer_is_waited_for_while_it_takes_something() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let farewell = Farewell { quiet: Duration::from_secs(2), stall: Duration::from_secs(60) };
-        let mut progress = Progress { left: None, since: start };
+        let timeouts =
+            CloseTimeouts { idle: Duration::from_secs(2), stall: Duration::from_secs(60) };
+        let mut progress = DeliveryProgress { left: None, since: start };
         for (second, left, expected) in [
             (1, Some(1000), None),
             (60, Some(1000), None),
@@ -90,10 +91,10 @@ mod tests {
             (123, Some(0), None),
             (124, Some(0), Some(true)),
         ] {
-            assert_eq!(progress.note(left, at(second), farewell), expected, "{second}");
+            assert_eq!(progress.note(left, at(second), timeouts), expected, "{second}");
         }
-        let mut unknown = Progress { left: None, since: start };
-        assert_eq!(unknown.note(None, at(59), farewell), None);
-        assert_eq!(unknown.note(None, at(60), farewell), Some(true));
+        let mut unknown = DeliveryProgress { left: None, since: start };
+        assert_eq!(unknown.note(None, at(59), timeouts), None);
+        assert_eq!(unknown.note(None, at(60), timeouts), Some(true));
     }
 }
