@@ -52,8 +52,9 @@ impl Drop for Open<'_> {
 }
 
 /// Moves bytes both ways until both sides have closed, one has failed, nothing has moved for `idle`, the Close
-/// frames of a WebSocket have passed, or tunnels are closed because the process ends. Each side's end is passed on to the other. `ahead` is
-/// what the client and the endpoint have said already. Returns how many bytes went each way.
+/// frames of a WebSocket have passed, or tunnels are closed because the process ends. Each side's end is passed
+/// on to the other. `ahead` is what the client and the endpoint have said already. Returns how many bytes went
+/// each way.
 pub(super) async fn run(
     worker: &Worker,
     ends: Ends<'_, '_, '_, '_>,
@@ -64,22 +65,21 @@ pub(super) async fn run(
     let _open = Open::new(worker);
     let moved = Cell::new(Instant::now());
     let (up, down) = (Way::new(&moved, ends.is_websocket), Way::new(&moved, ends.is_websocket));
-    let are_closed = || up.closed.get().is_some() && down.closed.get().is_some();
+    let closed_at = || Some(up.closed.get()?.max(down.closed.get()?));
     let Ends { client, endpoint, .. } = ends;
     {
         let ended = Cell::new(0);
         let upward = up.copy(worker, client.0, endpoint.1, ahead.0, &ended);
         let downward = down.copy(worker, endpoint.0, client.1, ahead.1, &ended);
-        let due = || match worker.closes_tunnels.get() {
-            true => Some(moved.get()),
-            false => match up.closed.get().max(down.closed.get()).filter(|_| are_closed()) {
-                Some(closed) => Some(closed + CLOSE_GRACE),
-                None => Some(moved.get() + idle),
-            },
+        let due = || {
+            Some(match worker.closes_tunnels.get() {
+                true => moved.get(),
+                false => closed_at().map_or(moved.get() + idle, |at| at + CLOSE_GRACE),
+            })
         };
         let _ = deadline.due(due, both(upward, downward, &ended)).await;
     }
-    if are_closed() {
+    if closed_at().is_some() {
         let ends = async {
             let _ = client.1.shutdown().await;
             let _ = endpoint.1.shutdown().await;
