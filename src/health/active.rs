@@ -116,15 +116,6 @@ impl Checks {
         Watched { probe, run, task, is_answered, checked }
     }
 
-    /// Waits for the next change. Nothing is lost if the wait is given up.
-    pub async fn changed(&mut self) -> Change {
-        loop {
-            if let Some(change) = self.next().await {
-                return change;
-            }
-        }
-    }
-
     /// Waits for the next result, and says what it changes. Nothing is lost if the wait is given up.
     pub async fn next(&mut self) -> Option<Change> {
         let answer = self.answer().await;

@@ -129,14 +129,6 @@ impl TlsClient {
         }
     }
 
-    /// Reads the files again and puts them in force. Blocks as reading files does.
-    ///
-    /// # Errors
-    /// What is wrong with them; what was in force stays.
-    pub fn reread(&self) -> Result<(), TlsError> {
-        self.prepare().map(|prepared| self.commit(prepared))
-    }
-
     fn terms(&self) -> Arc<Terms> {
         Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
     }

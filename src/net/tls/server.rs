@@ -118,14 +118,6 @@ impl TlsServer {
         }
     }
 
-    /// Reads the files again and puts them in force. Blocks as reading files does.
-    ///
-    /// # Errors
-    /// What is wrong with them; what was in force stays.
-    pub fn reread(&self) -> Result<(), TlsError> {
-        self.prepare().map(|prepared| self.commit(prepared))
-    }
-
     fn build(&self, before: &Terms, now: SystemTime) -> Result<Terms, TlsError> {
         build(&self.config, self.http2, self.made.as_ref(), Some(before), now)
     }

@@ -114,7 +114,7 @@ fn each_endpoint_has_sessions_of_its_own() {
         }
     }
     // Who is believed is asked anew after a reload.
-    client.reread().unwrap();
+    client.commit(client.prepare().unwrap());
     assert!(!connect_to(&servers[0], &endpoints[0]).unwrap().session.resumed);
     assert!(connect_to(&servers[0], &endpoints[0]).unwrap().session.resumed);
 }

@@ -81,7 +81,7 @@ fn a_broken_file_changes_nothing_and_is_told_once() {
         assert_eq!((faults.len(), faults[0].key), (1, FileKey::Cert));
         assert_eq!([server.reload(), server.reload()], [Ok(false), Ok(false)]);
         assert_eq!(presented(&server), first);
-        assert!(server.reread().is_err());
+        assert!(server.prepare().is_err());
     }
     replace(&certificate, &authority.give("new", &["a"]));
     assert_eq!([server.reload(), server.reload()], [Ok(false), Ok(true)]);
@@ -104,7 +104,7 @@ fn nobody_gets_in_by_the_sessions_of_former_authorities() {
     let identity = Some((alice.cert, alice.key));
     let client = Arc::new(of_client(&ClientTls { identity, ..authority.client() }));
     assert!(!shake_with(&server, &client, "a").unwrap().session.resumed);
-    server.reread().unwrap();
+    server.commit(server.prepare().unwrap());
     assert!(shake_with(&server, &client, "a").unwrap().session.resumed);
     std::fs::copy(others.ca(), clients.ca()).unwrap();
     assert_eq!([server.reload(), server.reload()], [Ok(false), Ok(true)]);

@@ -126,7 +126,7 @@ fn a_session_is_taken_up_again_on_any_worker() {
         assert!(!shake_with(&server, &client, "a").unwrap().session.resumed);
         assert!(shake_with(&server, &client, "a").unwrap().session.resumed);
         assert!(!shake_with(&server, &client, "b").unwrap().session.resumed, "another name");
-        server.reread().unwrap();
+        server.commit(server.prepare().unwrap());
         assert!(shake_with(&server, &client, "a").unwrap().session.resumed, "after a reload");
     }
 }
@@ -225,7 +225,7 @@ fn a_certificate_is_made_at_start_and_kept() {
         shake_with(&server, &client, name).unwrap_or_else(|e| panic!("{name}: {e:?}"));
     }
     assert!(shake_with(&server, &client, "elsewhere").is_err());
-    server.reread().unwrap();
+    server.commit(server.prepare().unwrap());
     assert_eq!(presented(), made);
     assert_eq!(server.doubts(std::time::SystemTime::now()), []);
     assert_ne!(TlsServer::new(&tls, true).unwrap().fingerprint().unwrap(), fingerprint);
