@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::support::tls_client::trusting;
 use crate::support::{Backend, Signal, Tinylb, config, eventually};
 
 /// A folder with a certificate, `a.pem`, and its key.
@@ -33,13 +34,7 @@ impl Folder {
         }
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
+        Arc::new(trusting(roots).with_no_client_auth())
     }
 
     fn path(&self, name: &str) -> String {

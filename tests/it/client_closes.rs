@@ -3,13 +3,10 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::support::certificates::Authority;
 use crate::support::http2::Frames;
+use crate::support::tls_client::{over, tls_client};
 use crate::support::{Backend, Client, Gate, Held, Tinylb, config, eventually, ok, ranked};
 
 const LOGGING: &str = "workers = 2\nlog = { access = \"json\" }";
@@ -48,18 +45,10 @@ fn a_client_that_closes_by_tls_cancels_its_request() {
     let keys = authority.server("server", &["a.test"]).keys();
     let held = Held::new("held");
     let tinylb = logging(&config(&[held.url()], &format!("tls = {{ {keys} }}"), ""));
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority.ca()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+    let client = tls_client(&authority, &[], None);
     // With TLS's own end before the FIN, and with the FIN alone.
     for (path, notifies) in [("/notified", true), ("/cut", false)] {
-        let name = "a.test".try_into().unwrap();
-        let connection = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
-        let socket = TcpStream::connect(tinylb.address()).unwrap();
-        let mut stream = rustls::StreamOwned::new(connection, socket);
+        let mut stream = over(&client, TcpStream::connect(tinylb.address()).unwrap());
         write!(stream, "GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
         held.wait_for(1);
         if notifies {

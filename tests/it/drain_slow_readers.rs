@@ -2,21 +2,17 @@
 //! and the access log report the loss.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::support::certificates::Authority;
 use crate::support::http2::{
     ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, literals, request, setting,
 };
-use crate::support::{Backend, PATIENCE, Signal, Tinylb, config, eventually, find};
+use crate::support::tls_client::{over, tls_client};
+use crate::support::{Backend, Signal, Tinylb, config, connect_narrow, eventually, find};
 
 /// The receive buffer of a client in bytes, so that most of a response waits on the balancer's side.
 const RECEIVE_BUFFER: usize = 16 * 1024;
@@ -103,24 +99,10 @@ fn connect(
     authority: Option<&Authority>,
     protocol: Protocol,
 ) -> Option<Box<dyn Connection>> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(RECEIVE_BUFFER).unwrap();
-    socket.connect_timeout(&tinylb.address().into(), PATIENCE).ok()?;
-    let socket = TcpStream::from(socket);
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.set_nodelay(true).unwrap();
+    let socket = connect_narrow(tinylb.address(), RECEIVE_BUFFER).ok()?;
     let Some(authority) = authority else { return Some(Box::new(socket)) };
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority.ca()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
     let alpn = if protocol == Protocol::Http1 { "http/1.1" } else { "h2" };
-    client.alpn_protocols = vec![alpn.into()];
-    let name = "a.test".try_into().unwrap();
-    let session = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-    Some(Box::new(rustls::StreamOwned::new(session, socket)))
+    Some(Box::new(over(&tls_client(authority, &[alpn], None), socket)))
 }
 
 /// A client that reads at `rate` bytes per second and counts the bytes of its body.

@@ -1,13 +1,10 @@
 //! HTTP/2 by TLS.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::Builder;
 use http::Request;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::certificates::Authority;
 use crate::support::streams::{Answer, Streams, run, send_all, soon};
+use crate::support::tls_client::tls_client;
 use crate::support::{Backend, Tinylb, config, ok};
 
 /// A balancer by TLS, whose listener has these further lines.
@@ -28,15 +26,8 @@ fn secure(backend: &Backend, listener: &str) -> (Authority, Tinylb) {
 
 /// A connection on which HTTP/2 has been agreed on, and nothing said.
 async fn connect(authority: &Authority, tinylb: &Tinylb) -> TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority.ca()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
-    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let socket = TcpStream::connect(tinylb.address()).await.unwrap();
-    let connector = TlsConnector::from(Arc::new(client));
+    let connector = TlsConnector::from(tls_client(authority, &["h2", "http/1.1"], None));
     let stream = connector.connect("a.test".try_into().unwrap(), socket).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     stream

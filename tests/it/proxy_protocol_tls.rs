@@ -4,42 +4,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::support::certificates::{Authority, Pair};
+use crate::support::certificates::Authority;
 use crate::support::introduced::{Introduced, words_of};
+use crate::support::tls_client::{over, tls_client};
 use crate::support::{PATIENCE, Tinylb};
-
-/// A client by TLS with this name that asks for `a.test`, whose sessions are all taken up again where
-/// that can be.
-fn tls_client(authority: &Authority, name: Option<&str>) -> Arc<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(authority.ca()).unwrap();
-    roots.add(ca).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder =
-        builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
-    Arc::new(match name {
-        None => builder.with_no_client_auth(),
-        Some(name) => {
-            let Pair { cert, key } = authority.client("client", name);
-            let chain = vec![CertificateDer::from_pem_file(cert).unwrap()];
-            let key = PrivateKeyDer::from_pem_file(key).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    })
-}
 
 /// Sends a request by TLS, and returns what the header of its connection to the endpoint has to begin with.
 fn ask_by_tls(tinylb: &Tinylb, client: &Arc<rustls::ClientConfig>) -> String {
-    let name = "a.test".try_into().unwrap();
-    let connection = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
     let socket = TcpStream::connect(tinylb.address()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let addresses = (socket.local_addr().unwrap(), socket.peer_addr().unwrap());
-    let mut stream = rustls::StreamOwned::new(connection, socket);
+    let mut stream = over(client, socket);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -62,7 +37,9 @@ fn of_tls_version_2_says_what_there_is_to_say() {
     ] {
         let introduced = Introduced::new();
         let tinylb = introduced.balanced("v2", &listener, "");
-        let client = tls_client(&authority, name);
+        let identity = name.map(|name| authority.client("client", name));
+        // One configuration, so that the second connection resumes the session of the first.
+        let client = tls_client(&authority, &[], identity.as_ref());
         for tls in [first, again] {
             let addresses = ask_by_tls(&tinylb, &client);
             let header = introduced.headers().pop().unwrap();

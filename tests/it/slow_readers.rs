@@ -2,20 +2,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::certificates::Authority;
 use crate::support::http2::{
     ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, WINDOW_UPDATE, frame,
     literals, request, setting,
 };
-use crate::support::{Backend, Client, PATIENCE, Signal, Tinylb, config, eventually, find};
+use crate::support::tls_client::{TlsConnection, over, tls_client};
+use crate::support::{Backend, Client, Signal, Tinylb, config, connect_narrow, eventually, find};
 
 /// The length of the answer: what the kernel keeps for a client.
 const LENGTH: usize = 2_000_000;
@@ -37,13 +33,7 @@ fn answering(length: usize) -> Backend {
 
 /// A connection of whose bytes only a little lies unread in the client's kernel.
 fn narrow(tinylb: &Tinylb) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(32 * 1024).unwrap();
-    socket.connect_timeout(&tinylb.address().into(), PATIENCE).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    stream
+    connect_narrow(tinylb.address(), 32 * 1024).unwrap()
 }
 
 /// Begins HTTP/2 and asks for a large answer.
@@ -135,17 +125,8 @@ fn an_idle_connection_in_http_2_is_closed_when_its_client_has_everything() {
 }
 
 /// TLS on a narrow connection.
-fn by_tls(authority: &Authority, tinylb: &Tinylb) -> impl Read + Write + use<> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(authority.ca()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
-    client.alpn_protocols = vec![b"h2".to_vec()];
-    let name = "a.test".try_into().unwrap();
-    let connection = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-    rustls::StreamOwned::new(connection, narrow(tinylb))
+fn by_tls(authority: &Authority, tinylb: &Tinylb) -> TlsConnection {
+    over(&tls_client(authority, &["h2"], None), narrow(tinylb))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 
 use super::message::Response;
-use super::wire::{End, PATIENCE, Wire};
+use super::wire::{End, PATIENCE, Wire, connect_narrow};
 
 #[derive(Debug)]
 pub struct Client {
@@ -23,11 +23,7 @@ impl Client {
 
     /// A client that lets only a little lie unread in its kernel's buffers.
     pub fn connect_narrow(address: SocketAddr, receive_buffer: usize) -> Self {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(receive_buffer).unwrap();
-        socket.connect_timeout(&address.into(), PATIENCE).expect("the balancer listens");
-        Self { wire: Wire::new(socket.into()) }
+        Self::over(connect_narrow(address, receive_buffer).expect("the balancer listens"))
     }
 
     #[track_caller]

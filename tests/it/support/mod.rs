@@ -16,6 +16,7 @@ pub mod program;
 pub mod python;
 pub mod slow_file;
 pub mod streams;
+pub mod tls_client;
 pub mod tls_front;
 mod told;
 mod usage;
@@ -34,7 +35,7 @@ pub use http2_backend::{Asked, Http2Backend};
 pub use message::{Framing, Head, Request, Response};
 pub use process::Tinylb;
 pub use rustix::process::Signal;
-pub use wire::{End, PATIENCE, find};
+pub use wire::{End, PATIENCE, connect_narrow, find};
 
 /// Looks at something until it is there; a test fails where it does not come.
 #[track_caller]

@@ -1,7 +1,7 @@
 //! One end of a TCP connection, read as HTTP/1.1: what was received, exactly, and how it ended.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,17 @@ use super::message::Head;
 /// Every socket's patience: past it a test fails where it would otherwise hang. Several suites on two
 /// cores stall a process for seconds; the balancer's own defaults of a minute must not end before it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connects with a receive buffer of this size, so that only a little lies unread in this end's kernel.
+pub fn connect_narrow(address: SocketAddr, receive_buffer: usize) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_recv_buffer_size(receive_buffer)?;
+    socket.connect_timeout(&address.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
 
 /// How a connection's receiving side ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
