@@ -29,8 +29,8 @@ pub struct Response<'a> {
     pub is_persistent: bool,
     /// The length in `Content-Length`, also where there is no body (HEAD, 304).
     pub content_length: Option<u64>,
-    /// Whether the head announces a body that must not follow (the response to HEAD, 304). Some servers send it
-    /// all the same.
+    /// Whether a body may follow that must not: the head announces one (the response to HEAD, 304), or does not
+    /// exclude one (HEAD without a length). Some servers send it all the same.
     pub may_have_stray_body: bool,
 }
 
@@ -80,7 +80,8 @@ impl<'a> Response<'a> {
                 Some(Framing::Length(n)) => Some(n),
                 _ => None,
             },
-            may_have_stray_body: bodiless && announces_body,
+            may_have_stray_body: (bodiless && announces_body)
+                || (method == Method::Head && announced.is_none() && line.status >= 200),
         })
     }
 
@@ -231,7 +232,7 @@ mod tests {
             (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", true),
             (Method::Head, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
             (Method::Head, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
-            (Method::Head, "HTTP/1.1 200 OK\r\n\r\n", false),
+            (Method::Head, "HTTP/1.1 200 OK\r\n\r\n", true),
             (Method::Get, "HTTP/1.1 304 No\r\nContent-Length: 3\r\n\r\n", true),
             (Method::Get, "HTTP/1.1 304 No\r\n\r\n", false),
             (Method::Get, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", false),

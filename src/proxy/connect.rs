@@ -14,7 +14,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::client;
 use crate::upstream::Picked;
 use crate::upstream::endpoint::{Endpoint, Place, Protocol};
-use crate::upstream::http2::{Begun, MAX_CONNECTIONS, Turn};
+use crate::upstream::http2::{Begun, MAX_CONNECTIONS, Need, Turn};
 use crate::upstream::pool::{Connected, Hold};
 
 /// How often is looked for an idle connection of another worker to be closed, where nobody tells.
@@ -80,8 +80,10 @@ impl<'a> Forward<'a> {
         }
         // What may not be sent twice must not be sent into a connection that has just been closed.
         let must_be_sure = !self.may_repeat_ever();
+        let is_retry = self.progress.attempts.get() > 0;
+        let need = Need { is_sure: must_be_sure, has_turn, is_retry };
         let stream = match self.may_share(endpoint) {
-            true => self.worker.http2.borrow_mut().take(endpoint, now, must_be_sure, has_turn),
+            true => self.worker.http2.borrow_mut().take(endpoint, now, need),
             false => None,
         };
         let kept =

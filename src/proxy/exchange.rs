@@ -205,8 +205,9 @@ async fn one(client: &mut Client, facts: &Facts, scratch: &mut Scratch, length: 
         Ok(next) => (next, None),
         Err(Here::Failed(error)) if error.kind == Kind::ClientClosed => {
             progress.status.set(error.kind.status());
-            // What waits for it in the kernel is not worth keeping either.
-            (Next::Reset, Some(error))
+            // Earlier responses may still lie in the kernel, and a client that has only closed its side reads on.
+            let next = if progress.begun.get() { Next::Reset } else { Next::CloseGracefully };
+            (next, Some(error))
         }
         // A call says in its trailers how it ended.
         Err(Here::Failed(error)) if progress.begun.get() && is_grpc => {

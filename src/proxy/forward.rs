@@ -370,7 +370,7 @@ impl<'a> Forward<'a> {
         // moment (RFC 9112 9.3.1). A malformed response on one is most likely the rest of an earlier response.
         let is_unanswered_reuse = match error.kind {
             Kind::ConnectionTerminated | Kind::ResponseMalformed => is_kept && connection.is_over(),
-            Kind::Unprocessed => true,
+            Kind::Unprocessed => connection.is_over(),
             _ => false,
         };
         if is_unanswered_reuse && self.upstream.config.retry.attempts > 1 {

@@ -18,8 +18,8 @@ pub(super) struct Tries {
     pub rounds: Cell<u32>,
     /// How often the try that is under way was begun anew, since its connection was stale.
     pub renewals: Cell<u32>,
-    /// Requests sent on a reused connection that ended without a response, or that the endpoint did not process.
-    /// Sending such a request again is no further attempt (RFC 9112 9.3.1).
+    /// Requests sent on a reused connection that ended without a response. Sending such a request again is no
+    /// further attempt (RFC 9112 9.3.1).
     pub unanswered_reuses: Cell<u32>,
     /// Why there was more than one try.
     pub reasons: Cell<RetryReasons>,

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use crate::support::certificates::Authority;
 use crate::support::http2::Frames;
 use crate::support::tls_client::{over, tls_client};
-use crate::support::{Backend, Client, Gate, Held, Tinylb, config, eventually, ok, ranked};
+use crate::support::{Backend, Client, End, Gate, Held, Tinylb, config, eventually, ok, ranked};
 
 const LOGGING: &str = "workers = 2\nlog = { access = \"json\" }";
 
@@ -220,4 +220,30 @@ fn a_client_that_half_closes_after_pipelining_gets_every_response_where_it_may()
     }
     client.assert_closed();
     assert_eq!(backend.requests().len(), 2);
+}
+
+/// Only the request that waits is given up: the response before it had begun, and is delivered.
+#[test]
+fn a_client_that_closes_behind_a_pipelined_request_gets_the_response_before_it() {
+    const SIZE: usize = 2_000_000;
+    let backend = Backend::new(|mut conn| {
+        while let Some(request) = conn.request() {
+            match request.target() {
+                "/large" => assert!(conn.send(ok(&"x".repeat(SIZE)))),
+                _ => {
+                    conn.drain();
+                    return;
+                }
+            }
+        }
+    });
+    let tinylb = logging(&config(&[backend.url()], "", ""));
+    let mut client = Client::connect_narrow(tinylb.address(), 64 * 1024);
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\nGET /waits HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.wire().head().expect("the first response begins");
+    client.half_close();
+    assert_eq!(client.wire().take(SIZE).len(), SIZE);
+    assert_eq!(client.wire().rest(), b"");
+    assert_eq!(client.wire().end(), Some(End::Fin));
+    assert_eq!(tinylb.told("/waits")["status"], 499);
 }

@@ -132,8 +132,7 @@ fn responses_to_head_have_no_body_whatever_they_announce() {
             assert_eq!(client.get("/").text(), "after it", "{framing}");
         }
         // One that may carry a body rests for a while.
-        let most = if framing.starts_with('X') { 1 } else { 3 };
-        assert!(backend.connections() <= most, "{framing}: no body is waited for");
+        assert!(backend.connections() <= 3, "{framing}: no body is waited for");
     }
 }
 

@@ -115,3 +115,27 @@ fn answers_in_http_2_that_traffic_would_refuse_are_not_well() {
         assert!(state == "up" || why.contains("malformed") || why.contains("HTTP/2"), "{why}");
     }
 }
+
+/// A body that traffic would refuse or cut fails the check, and one that goes on does not.
+#[test]
+fn bodies_are_read_as_traffic_reads_them() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (answer, expected) in [
+        (format!("{chunked}zz\r\n"), "down"),
+        (format!("{chunked}2\nok\n0\n\n"), "down"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok".to_owned(), "down"),
+        (format!("{chunked}2\r\nok\r\n0\r\n\r\n"), "up"),
+        ("HTTP/1.1 200 OK\r\n\r\nuntil the end".to_owned(), "up"),
+    ] {
+        let backend = Backend::closing_after(&answer);
+        let tinylb = Tinylb::run(&config(&[backend.url()], "", OFTEN));
+        assert_eq!(verdict(&tinylb).0, expected, "{answer:?}");
+    }
+    let endless = Backend::new(move |mut conn| {
+        conn.request();
+        conn.send(format!("{chunked}5\r\nevent\r\n"));
+        conn.drain();
+    });
+    let tinylb = Tinylb::run(&config(&[endless.url()], "", OFTEN));
+    assert_eq!(verdict(&tinylb).0, "up");
+}

@@ -101,21 +101,47 @@ fn a_connection_that_is_told_to_calm_down_takes_no_new_streams() {
 #[test]
 fn a_connection_that_resets_three_streams_in_a_row_takes_no_new_ones() {
     let backend = resetting(INTERNAL_ERROR, |connection, _| connection == 0);
-    let tinylb = alone(backend.url(), "retry = { attempts = 4 }\nejection = { failures = 1000 }");
-    assert_eq!(tinylb.get("/first").text(), "1");
-    tinylb.assert_tries("/first", 4, Some("reset"));
-    assert_eq!(tinylb.get("/second").text(), "1");
+    let tinylb = alone(backend.url(), "retry = { attempts = 2 }\nejection = { failures = 1000 }");
+    // A retry goes to another connection, and what comes anew to the first one.
+    for path in ["/1", "/2", "/3"] {
+        assert_eq!(tinylb.get(path).text(), "1");
+        tinylb.assert_tries(path, 2, Some("reset"));
+    }
+    assert_eq!(tinylb.get("/4").text(), "1");
+    tinylb.assert_tries("/4", 1, None);
     assert_eq!(backend.connections(), 2);
 }
 
 #[test]
 fn one_that_answers_between_is_kept() {
-    let backend = resetting(INTERNAL_ERROR, |_, number| number % 3 != 2);
+    let backend =
+        resetting(INTERNAL_ERROR, |connection, number| connection == 0 && number % 2 == 0);
     let tinylb = alone(backend.url(), "ejection = { failures = 1000 }");
     for _ in 0..4 {
+        assert_eq!(tinylb.get("/").text(), "1");
         assert_eq!(tinylb.get("/").text(), "0");
     }
-    assert_eq!(backend.connections(), 1);
+    assert_eq!(backend.connections(), 2);
+}
+
+/// RFC 9113 8.7: what was refused may be sent again, whatever it is.
+#[test]
+fn a_stream_that_was_refused_is_sent_again_on_a_new_connection() {
+    let refusing = || resetting(Reason::REFUSED_STREAM.into(), |connection, _| connection == 0);
+    let backend = refusing();
+    let tinylb = alone(backend.url(), "retry = { attempts = 2 }");
+    assert_eq!(tinylb.get("/get").text(), "1");
+    tinylb.assert_tries("/get", 2, Some("refused_stream"));
+    let post = "POST /post HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(tinylb.exchange(post).text(), "1");
+    tinylb.assert_tries("/post", 2, Some("refused_stream"));
+    assert_eq!(backend.connections(), 2);
+    // With two endpoints in that state each is asked, and then the first on a new connection.
+    let backends = [refusing(), refusing()];
+    let urls = backends.each_ref().map(FramesBackend::url);
+    let tinylb = Tinylb::run(&ranked(&urls, "", "").replace("workers = 2", "workers = 1"));
+    assert_eq!(tinylb.get("/both").text(), "1");
+    tinylb.assert_tries("/both", 3, Some("refused_stream"));
 }
 
 /// Streams that are under way have nothing to do with it.

@@ -15,7 +15,8 @@ use hyper::header::HOST;
 pub(super) fn is_ours<B>(request: &Request<B>, hosts: &[String]) -> bool {
     let in_target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let in_fields = request.headers().get_all(HOST).iter().map(|value| value.as_bytes());
-    in_target.into_iter().chain(in_fields).all(|host| is_known(host, hosts))
+    let mut named = in_target.into_iter().chain(in_fields).filter(|host| !host.is_empty());
+    named.all(|host| is_known(host, hosts))
 }
 
 /// The same for one host, with a port or without.

@@ -73,11 +73,12 @@ impl Http {
         let answer = timeout_at(due, answer).await.map_err(|_| Fault::Late("no answer"))?;
         let (status, answer) = answer?;
         self.judge(status)?;
-        if self.body.is_some() {
-            let body = timeout_at(due, answer.body()).await;
-            self.find(&body.map_err(|_| Fault::Late("the body did not end"))??)?;
+        match timeout_at(due, answer.body()).await {
+            Ok(body) => self.find(&body?),
+            // Nothing is wrong with a body that goes on, such as an event stream.
+            Err(_) if self.body.is_none() => Ok(()),
+            Err(_) => Err(Fault::Late("the body did not end")),
         }
-        Ok(())
     }
 
     /// The same by HTTP/2.

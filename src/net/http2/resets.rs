@@ -26,6 +26,11 @@ impl Resets {
         self.is_told_to_calm.get() || self.in_a_row.get() >= MAX_IN_A_ROW
     }
 
+    /// Whether the endpoint has reset the last stream without a head.
+    pub fn was_last(&self) -> bool {
+        self.in_a_row.get() > 0
+    }
+
     /// Notes how a stream has begun: with a head, or with an error instead.
     pub(super) fn note_head(&self, error: Option<&h2::Error>) {
         match error.map(reason) {

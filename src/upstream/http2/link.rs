@@ -241,6 +241,11 @@ impl Link {
         self.is_open() && !self.resets.are_likely()
     }
 
+    /// Whether the endpoint has reset its last stream, so that a retry does better on another connection.
+    pub(super) fn has_just_reset(&self) -> bool {
+        self.resets.was_last()
+    }
+
     /// Whether new streams can be begun on it: neither side has ended it.
     fn is_open(&self) -> bool {
         let ready = self.sender.clone().poll_ready(&mut noop());

@@ -22,6 +22,18 @@ pub use link::{Begun, Lease};
 /// there are in use.
 pub const MAX_CONNECTIONS: usize = 4;
 
+/// The connection that a request needs for its stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// Whether the kernel is asked if the connection is still open.
+    pub is_sure: bool,
+    /// Whether the request has the turn to connect.
+    pub has_turn: bool,
+    /// Whether the request is a retry. Then it avoids connections whose last stream the endpoint has reset, as long
+    /// as another one may be made.
+    pub is_retry: bool,
+}
+
 /// The connections of one worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Http2Pool {
@@ -82,17 +94,20 @@ impl Drop for Taken<'_> {
 }
 
 impl Known {
-    /// A stream on the least used connection to `endpoint` that can be used, to be `sure` asking the kernel.
+    /// A stream on the least used connection to `endpoint` that fits the `need`.
     fn take(
         &mut self,
         endpoint: &Endpoint,
         now: Instant,
-        sure: bool,
+        need: Need,
     ) -> Option<(Connected, Duration)> {
+        let avoids_resets = need.is_retry && self.links.len() < MAX_CONNECTIONS;
+        let fits = |link: &Link| link.has_room() && !(avoids_resets && link.has_just_reset());
         loop {
-            let with_room = self.links.iter().enumerate().filter(|(_, link)| link.has_room());
+            let with_room = self.links.iter().enumerate().filter(|(_, link)| fits(link));
             let (at, link) = with_room.min_by_key(|(_, link)| link.streams())?;
-            let takes = if sure { link.surely_takes_streams() } else { link.takes_streams() };
+            let takes =
+                if need.is_sure { link.surely_takes_streams() } else { link.takes_streams() };
             if takes && link.is_to(endpoint) {
                 return Some(link.stream(now));
             }
@@ -121,14 +136,13 @@ impl Http2Pool {
         &mut self,
         endpoint: &Endpoint,
         now: Instant,
-        sure: bool,
-        has_turn: bool,
+        need: Need,
     ) -> Option<(Connected, Duration)> {
         let known = self.endpoints.get_mut(&endpoint.state.id)?;
-        if known.turn.is_awaited.get() && !has_turn {
+        if known.turn.is_awaited.get() && !need.has_turn {
             return None;
         }
-        known.take(endpoint, now, sure)
+        known.take(endpoint, now, need)
     }
 
     /// Has one request at a time connect to `endpoint`; `None` where it spoke HTTP/1.1 the last time
