@@ -99,9 +99,9 @@ fn understood(head: &[u8], request: &Request<'_>, response: &Response<'_>) {
     let options = lines.elements("connection");
     let has = |option: &str| options.iter().any(|o| o == option);
     let announces_body = is_chunked || length.is_some_and(|length| length > 0);
-    let stays = !has("close")
-        && (!is_http10 || has("keep-alive"))
-        && !(response.status == 204 && announces_body);
+    let keeps_alive = !is_http10 || has("keep-alive");
+    let is_spoilt = response.status == 204 && announces_body;
+    let stays = keeps_alive && !(has("close") || is_spoilt);
     assert_eq!(response.is_persistent, stays && framing != Framing::UntilClose, "{shown}");
     assert_eq!(
         response.may_have_stray_body,
