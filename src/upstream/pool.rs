@@ -26,7 +26,7 @@ pub struct Keep {
     /// How long it is kept at most, idle.
     pub idle: Duration,
     /// Whether a body may still come that belongs to no response (behind the response to HEAD, or a 304). Then
-    /// the connection is used again only after [`QUARANTINE`].
+    /// the connection is used again only after 100 ms of silence.
     pub is_quarantined: bool,
 }
 
