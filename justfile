@@ -6,6 +6,10 @@ check:
     cargo clippy --workspace --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+# Long functions and files, import cycles, shared names, predicates that write.
+counts *options:
+    .ci/counts {{ options }}
+
 # Every test; with options, only some: `just test --test it drain`.
 test *options:
     cargo test {{ options }}
