@@ -125,7 +125,7 @@ impl Tls {
     }
 }
 
-/// What the files of one of them say, read and not in force yet.
+/// The TLS files of one server or client, read and not in force yet.
 #[derive(Debug)]
 pub(super) enum PreparedTls {
     Server(Arc<TlsServer>, server::PreparedServer),
@@ -133,7 +133,7 @@ pub(super) enum PreparedTls {
 }
 
 impl PreparedTls {
-    /// Puts it in force, and returns whose it is.
+    /// Puts the files in force, and returns the TLS server or client that uses them.
     pub(super) fn commit(self) -> Tls {
         match self {
             Self::Server(server, prepared) => {

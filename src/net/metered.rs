@@ -80,7 +80,7 @@ impl Traffic {
 /// A connection whose traffic is watched.
 #[derive(Debug)]
 pub struct Metered {
-    /// Shared with whoever closes it.
+    /// The connection, shared with the task that closes it.
     stream: Rc<RefCell<Stream>>,
     /// What was read of it already.
     ahead: Buffer,

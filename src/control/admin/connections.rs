@@ -7,8 +7,8 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Connections at once. Whoever scrapes or probes has one or two, and asks as soon as it is connected:
-/// before it has to make room, so many others must have come.
+/// The limit of open connections. A scraper or probe has one or two and sends its request at once, so it is replaced
+/// only if this many others connect in between.
 const MAX_CONNECTIONS: usize = 64;
 
 /// All connections.
